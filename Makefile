@@ -1,0 +1,36 @@
+# `make demo` and `make test` are all that a newcomer needs; each sets up what it lacks, once.
+VENV ?= .venv
+export WATCHDOGD_VENV := $(VENV)
+PY := $(VENV)/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit e2e bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t12
+
+demo: ## replay a recorded attack hidden in ordinary work, show the alerts
+	@tools/setup.sh runtime
+	@$(PY) -m watchdogd.cli.demo
+
+test: lint unit ## linters, types, import contracts, tests (under 10 minutes)
+
+lint:
+	@tools/setup.sh dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+unit:
+	@tools/setup.sh dev
+	$(PY) -m pytest -m "not host" --cov --cov-report=term
+
+e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; refuses on a real host)
+	@tools/setup.sh dev
+	$(PY) -m pytest -m host
+
+lock: ## resolve requirements/*.txt anew
+	tools/lock.sh
+
+clean: ## remove what make made
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -1,0 +1,1 @@
+"""Room 1: raw records from their sources, each with its position."""

@@ -1,0 +1,1 @@
+"""Room 2: lines become records, records become events."""

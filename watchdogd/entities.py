@@ -1,0 +1,270 @@
+"""The types that pass from room to room. All are frozen; times are in the unit that their name ends in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+FieldValue = str | int | float | None
+"""One value of a Sigma view; a list of values is a tuple of these."""
+
+FieldTriple = tuple[str, str, str]
+"""Name, raw value and interpreted value of one audit field; order and repeated names are kept."""
+
+
+class Level(StrEnum):
+    """Sigma's rule levels, least first: `list(Level)` is their order."""
+
+    INFORMATIONAL = "informational"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0 for informational up to 4 for critical."""
+        return _LEVELS.index(self)
+
+
+_LEVELS = tuple(Level)
+
+
+class Label(StrEnum):
+    """What triage says about an alert. `untriaged` is never a synonym of `benign`."""
+
+    MALICIOUS = "malicious"
+    SUSPICIOUS = "suspicious"
+    BENIGN = "benign"
+    UNTRIAGED = "untriaged"
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """Where a line stood: bytes `start` to `end` (its newline included) of one file.
+
+    `file_id` is `device:inode:hash of the first line`, so that a rotated file stays itself and a reused inode
+    does not.
+    """
+
+    source: str
+    file_id: str
+    start: int
+    end: int
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One raw line as it was read, without its line ending. `position` is None for sockets and replay."""
+
+    source: str
+    position: Position | None
+    data: bytes
+
+
+class EventId(msgspec.Struct, frozen=True, order=True):
+    """What makes an event itself. Audit: node, time and serial together (serials restart at boot and roll over).
+
+    Sources without serials use 0 and a `name` of their own: the metric of a host metric.
+    """
+
+    source: str
+    node: str | None
+    time_ms: int
+    serial: int
+    name: str = ""
+
+    def text(self) -> str:
+        """Canonical form, stable across versions: alert ids are hashed from it."""
+        return f"{self.source}|{self.node or ''}|{self.time_ms}|{self.serial}|{self.name}"
+
+
+class AuditRecord(Protocol):
+    """One decoded record of an event, as rules and alerts see it. `decode` implements it lazily."""
+
+    @property
+    def type(self) -> str:
+        """Record type by name (`SYSCALL`), or `UNKNOWN[n]`."""
+
+    @property
+    def line(self) -> bytes:
+        """The original line."""
+
+    @property
+    def fields(self) -> tuple[FieldTriple, ...]:
+        """Every field in order; repeated names stay."""
+
+    @property
+    def position(self) -> Position | None:
+        """Where the line stood, None for sockets and replay."""
+
+    def get(self, name: str) -> str | None:
+        """Raw value of the first field of that name, None where absent."""
+
+
+class View(msgspec.Struct, frozen=True):
+    """One Sigma view of an event: `category` is Sigma's log source category, `fields` carry its field names."""
+
+    category: str
+    action: str
+    outcome: str
+    fields: dict[str, FieldValue | tuple[FieldValue, ...]]
+
+
+class ProcessKey(msgspec.Struct, frozen=True, order=True):
+    """Unique on a host: boot id (empty in replay), pid, and start time in ms since the epoch."""
+
+    boot: str
+    pid: int
+    start_ms: int
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process as far as audit and /proc tell. Unknown parts are None or empty, never guessed."""
+
+    key: ProcessKey
+    pid: int
+    ppid: int | None
+    exe: str | None
+    comm: str | None
+    argv: tuple[str, ...]
+    cwd: str | None
+    uid: int | None
+    user: str | None
+    auid: int | None
+    login: str | None
+    session: str | None
+    tty: str | None
+    unit: str | None = None
+    container: str | None = None
+
+
+class Rarity(msgspec.Struct, frozen=True):
+    """How often this pattern (program below its parent, by its user) was seen on this host before now."""
+
+    pattern: str
+    seen: int
+    first_seen_ms: int | None
+    observed: int
+    """How many patterns were counted in all: a young baseline calls everything rare."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One audit event, metric sample or other observation, with everything that rules may ask about."""
+
+    id: EventId
+    source: str
+    records: tuple[AuditRecord, ...] = ()
+    views: tuple[View, ...] = ()
+    process: Process | None = None
+    lineage: tuple[Process, ...] = ()
+    """Ancestors, parent first."""
+    rarity: Rarity | None = None
+    warnings: tuple[str, ...] = ()
+    own: bool = False
+    """True where watchdogd itself is the actor: never matched, always counted."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What an alert needs to know of a Sigma rule; how it matches stays in the match room."""
+
+    id: str
+    title: str
+    level: Level
+    description: str = ""
+    techniques: tuple[str, ...] = ()
+    """ATT&CK ids in upper case, `T1059.004`."""
+    tags: tuple[str, ...] = ()
+    falsepositives: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    product: str | None = None
+    category: str | None = None
+    service: str | None = None
+    path: str = ""
+    triage: str = "auto"
+    """`auto`, `always` or `never`: the rule's own `watchdogd.triage`."""
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A rule that an event satisfied, with the fields that made it so (name to value, as text)."""
+
+    rule: Rule
+    event_ids: tuple[EventId, ...]
+    """The completing event is last."""
+    fields: dict[str, str]
+    category: str
+    """Log source category or service of the view that matched."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What triage concluded, with everything that is needed to reproduce it."""
+
+    label: Label
+    by: str
+    """`model`, or `none` where nothing valid was said."""
+    confidence: float | None = None
+    summary: str = ""
+    evidence: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
+    model: str | None = None
+    model_digest: str | None = None
+    prompt_sha256: str | None = None
+    prompt_tokens: int | None = None
+    truncated: bool = False
+    cached: bool = False
+    elapsed_s: float | None = None
+    error: str | None = None
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """One alert, complete: what is stored, shown and sent. `level` is never below the rule's floor."""
+
+    id: str
+    time_ms: int
+    rule: Rule
+    level: Level
+    source: str
+    category: str
+    action: str
+    outcome: str
+    events: tuple[EventId, ...]
+    fields: dict[str, FieldValue | tuple[FieldValue, ...]]
+    """The view's own fields (file_event's TargetFilename, a metric's value...)."""
+    matched: dict[str, str]
+    process: Process | None
+    lineage: tuple[Process, ...]
+    group_key: str
+    first_seen_ms: int
+    last_seen_ms: int
+    evidence_score: float
+    """0 (nothing speaks for an attack) to 1, from rule level, lineage and rarity alone."""
+    reasons: tuple[str, ...]
+    lines: tuple[str, ...]
+    """Original lines; bytes that are not UTF-8 are written `\\xNN`."""
+    host: str = ""
+    state: str = "active"
+    count: int = 1
+    late: bool = False
+    verdict: Verdict | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One thing to tell one sink: the alert itself, or the verdict that came after it."""
+
+    id: int
+    alert_id: str
+    sink: str
+    kind: str
+    """`alert` or `verdict`."""
+    attempts: int
+    created_ms: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Where reading resumes: the lowest byte whose event has not been judged."""
+
+    source: str
+    path: str
+    file_id: str
+    offset: int

@@ -1,0 +1,1 @@
+"""Room 4: Sigma YAML becomes closures, events become matches."""

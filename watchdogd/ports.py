@@ -1,0 +1,92 @@
+"""What the rooms promise each other. Stages never import one another; the pipeline joins them through these."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from watchdogd.entities import Alert, Checkpoint, Delivery, Event, Record
+
+
+class Clock(Protocol):
+    """Time is injected, so that tests and replay decide what time it is."""
+
+    def now_ms(self) -> int:
+        """Wall clock, ms since the epoch."""
+
+    def monotonic_s(self) -> float:
+        """A clock that never goes back."""
+
+
+class SystemClock:
+    """The host's own clocks."""
+
+    def now_ms(self) -> int:
+        """Wall clock, ms since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """A clock that never goes back."""
+        return time.monotonic()
+
+
+class LineSource(Protocol):
+    """A source of lines with positions. Runs on a thread of its own; `emit` blocks while the pipeline is full."""
+
+    def run(self, emit: Emit) -> None:
+        """Read until `stop`; raise SourceError where the source cannot be read."""
+
+    def stop(self) -> None:
+        """Ask `run` to return soon. Safe from any thread."""
+
+
+class Emit(Protocol):
+    """Hands a batch to the pipeline, in order; blocks while the pipeline is full."""
+
+    def __call__(self, records: list[Record]) -> None:
+        """Take over the batch."""
+
+
+class EventSource(Protocol):
+    """A source of finished events (host metrics)."""
+
+    def sample(self) -> Iterable[Event]:
+        """Observe once. Called off the loop's thread, once an interval."""
+
+
+class Sink(Protocol):
+    """Somewhere an alert is written to."""
+
+    name: str
+
+    async def send(self, alert: Alert, *, kind: str, delivery_id: str) -> None:
+        """Deliver once; `kind` is `alert` or `verdict`. Raises DeliveryError."""
+
+    async def close(self) -> None:
+        """Release what is held."""
+
+
+class PositionLedger(Protocol):
+    """Which lines are still open. The checkpoint is the lowest of them."""
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The place from which a restart must read."""
+
+
+class Outbox(Protocol):
+    """The durable queue of deliveries, as the write room sees it (the store implements it)."""
+
+    async def take_due(self, now_ms: int, limit: int, busy: frozenset[str]) -> list[tuple[Delivery, Alert]]:
+        """Deliveries whose time has come, oldest first, none for a sink in `busy`; they are marked as being sent."""
+
+    async def mark_delivered(self, delivery: Delivery) -> None:
+        """The sink took it."""
+
+    async def mark_failed(self, delivery: Delivery, error: str, next_try_ms: int | None) -> None:
+        """The sink did not take it: try again at `next_try_ms`, or, with None, give up (dead letter)."""
+
+    async def next_due_ms(self, busy: frozenset[str]) -> int | None:
+        """When the next delivery falls due, None where nothing waits."""

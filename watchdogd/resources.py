@@ -1,0 +1,25 @@
+"""Where the shipped rules, schemas, unit files and default configuration are: in the wheel, or in the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = {
+    "rules": "rules",
+    "systemd": "systemd",
+    "schemas": "docs/schemas",
+    "config.yaml": "config.yaml",
+}
+
+
+def find_resource(name: str) -> Path:
+    """Path of a shipped resource: `rules`, `systemd`, `schemas` or `config.yaml`.
+
+    Raises FileNotFoundError where the installation is incomplete, KeyError for any other name.
+    """
+    relative = _CHECKOUT[name]
+    for candidate in (_PACKAGE / "data" / name, _PACKAGE.parent / relative):
+        if candidate.exists():
+            return candidate
+    raise FileNotFoundError(f"watchdogd is installed without its {name}: install it again")

@@ -1,0 +1,32 @@
+"""Counters of everything that passes, and of everything that is lost. One registry, handed to each room."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+class Counters:
+    """Named monotonic counters; safe to raise from any thread.
+
+    Names end in `_total`. Those of loss are documented in docs/architecture.md ("What can be lost").
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: Counter[str] = Counter()
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Raise a counter; amount 0 makes the name known."""
+        with self._lock:
+            self._values[name] += amount
+
+    def get(self, name: str) -> int:
+        """Present value, 0 where it was never raised."""
+        with self._lock:
+            return self._values[name]
+
+    def snapshot(self) -> dict[str, int]:
+        """All values, sorted by name."""
+        with self._lock:
+            return dict(sorted(self._values.items()))

@@ -1,0 +1,1 @@
+"""Room 6: the model advises; it never decides alone."""

@@ -1,0 +1,1 @@
+"""Room 7: the alert leaves the host."""

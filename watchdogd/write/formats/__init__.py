@@ -1,0 +1,1 @@
+"""What one alert looks like to each receiver."""
