@@ -1,0 +1,32 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The data beside the checkout; its absence skips, and in CI fails."""
+    folder = Path(os.environ.get("WATCHDOGD_CORPORA", ROOT.parent / "shared" / "data"))
+    if folder.is_dir():
+        return folder
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{folder} is missing, and CI needs it")
+    pytest.skip(f"{folder} is absent (set WATCHDOGD_CORPORA)")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` writes what the code says now into the golden files."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """True where golden files are to be rewritten."""
+    return bool(request.config.getoption("--update-golden"))
