@@ -10,6 +10,9 @@ import msgspec
 FieldValue = str | int | float | None
 """One value of a Sigma view; a list of values is a tuple of these."""
 
+FieldMap = dict[str, FieldValue | tuple[FieldValue, ...]]
+"""Sigma field name to value or values."""
+
 FieldTriple = tuple[str, str, str]
 """Name, raw value and interpreted value of one audit field; order and repeated names are kept."""
 
@@ -108,7 +111,7 @@ class View(msgspec.Struct, frozen=True):
     category: str
     action: str
     outcome: str
-    fields: dict[str, FieldValue | tuple[FieldValue, ...]]
+    fields: FieldMap
 
 
 class ProcessKey(msgspec.Struct, frozen=True, order=True):
@@ -229,7 +232,7 @@ class Alert(msgspec.Struct, frozen=True):
     action: str
     outcome: str
     events: tuple[EventId, ...]
-    fields: dict[str, FieldValue | tuple[FieldValue, ...]]
+    fields: FieldMap
     """The view's own fields (file_event's TargetFilename, a metric's value...)."""
     matched: dict[str, str]
     process: Process | None
