@@ -1,0 +1,279 @@
+"""What text from the watched host may do to a model, and what a model may say: nothing unchecked either way."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+MASK = "[masked]"
+INJECTION = "injection suspected"
+"""How `Verdict.error` begins where text of the event reads like an instruction to a model."""
+
+_LOOKED_AT_CHARS = 8192
+"""Longer strings are judged by their head and tail, so that a regex costs the same for any argv."""
+
+# --- cleaning -----------------------------------------------------------------------------------------------
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])|\x9b[0-?]*[ -/]*[@-~]")
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def sanitize(text: str, cap: int) -> str:
+    """Printable text of at most `cap` characters (cap >= 16).
+
+    Terminal escapes, control, zero-width, bidirectional and unassigned characters become one space each run;
+    of a longer text the head and the tail stay, and how many characters are missing stands between them.
+    """
+    return shorten(_printable(_bound(text)), cap, lost=max(0, len(text) - _LOOKED_AT_CHARS))
+
+
+def shorten(text: str, cap: int, *, lost: int = 0) -> str:
+    """`text` within `cap` characters: two thirds head, one third tail, and the number left out between."""
+    if len(text) <= cap and not lost:
+        return text
+    keep = min(len(text), max(cap - 16, 0))
+    head = keep - keep // 3
+    tail = text[len(text) - keep // 3 :]
+    return f"{text[:head]}..(+{len(text) - keep + lost}).." + tail
+
+
+def _bound(text: str) -> str:
+    if len(text) <= _LOOKED_AT_CHARS:
+        return text
+    tail = _LOOKED_AT_CHARS // 4
+    return text[: _LOOKED_AT_CHARS - tail] + " " + text[-tail:]
+
+
+def _printable(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    text = _ANSI.sub(" ", text)
+    kept = (" " if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
+    return re.sub(" {2,}", " ", "".join(kept))
+
+
+# --- secrets ------------------------------------------------------------------------------------------------
+
+_CREDENTIAL_NAME = (
+    r"(?:[A-Za-z0-9]{1,32}[_-]){0,4}"
+    r"(?:pass(?:word|wd|phrase|code)?(?!-through)|pwd|pw|secret|token|api_?-?key|apikey|access_?-?key|private_?-?key|"
+    r"secret_?-?key|auth|authorization|credentials?|pgpassword|mysql_pwd)(?:[_-][A-Za-z0-9]{1,32}){0,2}"
+)
+_VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;|,}]+)"
+_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL
+        ),
+        MASK,
+    ),
+    # scheme://user:password@host, scheme://token@host
+    (re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://)([^\s/@:]{0,128}):([^\s/@]{1,256})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
+    (re.compile(r"\b(https?://)([^\s/@:]{16,256})@", re.IGNORECASE), rf"\1{MASK}@"),
+    (re.compile(r"(?i)\b(bearer|basic|negotiate|digest)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
+    (re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{16}\b"), MASK),
+    (re.compile(r"\bgh[pousr]_[A-Za-z0-9]{16,}\b|\bgithub_pat_\w{20,}\b|\bglpat-[\w-]{16,}"), MASK),
+    (re.compile(r"\bxox[abeoprs]-[\w-]{10,}|\bsk-[\w-]{16,}|\bAIza[\w-]{30,}|\bhvs\.[\w-]{16,}"), MASK),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
+    (re.compile(r"(hooks\.slack\.com/services/|/api/webhooks/)[\w/-]+"), rf"\1{MASK}"),
+    # name=value, name: value, "name": "value", --name value
+    (re.compile(rf"(?i)(?<![A-Za-z0-9])({_CREDENTIAL_NAME}[\"']?\s{{0,2}}[=:]\s{{0,2}}){_VALUE}"), rf"\1{MASK}"),
+    (re.compile(rf"(?i)((?<!\S)--?{_CREDENTIAL_NAME}\s+){_VALUE}"), rf"\1{MASK}"),
+    # curl -u user:password, curl --user user:password
+    (re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[\s=]*[^\s:]{1,64}:)[^\s]+"), rf"\1{MASK}"),
+)
+_SHORT_FLAG_PROGRAMS = re.compile(r"(?<![\w-])(?:mysql\w*|mariadb\S*|sshpass|mongo\w*|redis-cli|ldap\w+|smbclient)\b")
+_SHORT_FLAG = re.compile(r"((?<!\S)-[paw]) ?(?![\s-])\S+")
+_SECRET_FLAG = re.compile(rf"(?i)--?{_CREDENTIAL_NAME}")
+
+
+def mask_secrets(text: str) -> str:
+    """`text` with passwords, tokens, keys and the password part of URLs replaced by `[masked]`.
+
+    Known shapes only: a secret without any shape (a bare password as a word) cannot be told from other text.
+    """
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    if _SHORT_FLAG_PROGRAMS.search(text):
+        text = _SHORT_FLAG.sub(rf"\1 {MASK}", text)
+    return text
+
+
+def mask_argv(argv: Sequence[str]) -> str:
+    """The command line as one string, secrets masked even where one argument names what the next one holds."""
+    parts: list[str] = []
+    secret_next = False
+    for arg in argv:
+        parts.append(MASK if secret_next and not arg.startswith("-") else arg)
+        secret_next = _SECRET_FLAG.fullmatch(arg) is not None
+    return mask_secrets(_bound(" ".join(parts)))
+
+
+def clean(text: str, cap: int) -> str:
+    """Secrets masked first, then sanitised: a cap never cuts a secret in two before it is seen."""
+    bounded = _bound(text)
+    lost = len(text) - len(bounded)
+    return shorten(mask_secrets(_printable(bounded)), cap, lost=max(0, lost))
+
+
+# --- injection ----------------------------------------------------------------------------------------------
+
+_OVERRIDE = (
+    r"(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|bypass\w*|olvid\w*|omit[aei]\w*|vergiss|missachte|"
+    r"oublie\w*|esque[cç]\w*)"
+)
+_ORDERS = r"(?:instru[ckçz]\w*|prompts?|guidelines?|directi\w+|directrices|anweisung\w*|consignes?|orders|vorgaben)"
+_RULES = r"(?:rules?|reglas?|regeln|regles?|règles?|regras?|alerts?|alertas?|policy|policies|context)"
+_QUANTIFIER = (
+    r"(?:all|any|every|previous|prior|earlier|above|preceding|your|todas?|todos|las?|anteriores|alle|toutes?|les)"
+)
+_SAY = (
+    r"(?:verdict|veredicto|verdikt|label|etiqueta|classif\w+|clasifi\w+|klassifizier\w*|class[eé]\w*|answer|respond\w*|"
+    r"respon[ds]\w*|antwort\w*|r[eé]pond\w*|reply|output|say|return|mark|treat|consider|triage)"
+)
+_HARMLESS = (
+    r"(?:benign\w*|b[eé]nin\w*|harmless|innocuous|inofensiv\w*|gutartig\w*|harmlos\w*|false positive|falso positivo)"
+)
+_WORDS = r"(?: \S+){0,%d}? "
+_INSTRUCTIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("tells the reader to ignore its instructions", re.compile(rf"\b{_OVERRIDE}\b{_WORDS % 5}{_ORDERS}\b")),
+    ("tells the reader to ignore rules", re.compile(rf"\b{_OVERRIDE}(?: {_QUANTIFIER}){{1,3}} (?:\w+ )?{_RULES}\b")),
+    ("carries a ready-made verdict", re.compile(rf"\b{_SAY}\b{_WORDS % 5}{_HARMLESS}\b")),
+    (
+        "speaks to a language model",
+        re.compile(
+            r"\b(?:you are (?:now )?(?:an?|the) (?:\w+ ){0,2}(?:assistant|analyst|model|ai|bot)|as an ai\b|"
+            r"(?:large )?language model\b|system prompt\b|new instructions?\b|prompt injection|"
+            r"eres un (?:asistente|analista|modelo)|du bist ein (?:assistent|modell))"
+        ),
+    ),
+    (
+        "forbids to report",
+        re.compile(
+            r"\b(?:do not|don t|never|no debes|nicht) (?:explain|alert|escalate|flag|report (?:this|it)|raise)\b|"
+            r"\b(?:authori[sz]ed|approved|autorizad[ao]) (?:maintenance|security test|penetration test|mantenimiento)\b"
+        ),
+    ),
+)
+_MARKERS = re.compile(
+    r"<\|[a-z_]{3,20}\|>|\[/?inst\]|<</?sys>>|"
+    r"</?(?:tool_?(?:result|response|call|output)s?|function_(?:result|call)s?|system(?:_prompt)?|assistant|"
+    r"instructions?|alert|evidence|verdict|triage)>|"
+    r"(?:^|[\n#\"'>;])\s{0,4}(?:system|assistant|developer)\s{0,2}:\s{1,4}\w+(?:\s+\w+){2,}|"
+    r"#{2,}\s{0,3}(?:system|instructions?|assistant|response)\b|"
+    r"[\"'](?:verdict|label)[\"']\s{0,3}:\s{0,3}[\"'](?:benign|malicious|suspicious)",
+    re.IGNORECASE,
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})")
+_SEPARATORS = re.compile(r"[\W_]+")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+_MIN_PRINTABLE = 0.85
+
+
+def looks_like_instruction(text: str) -> str | None:
+    """Why `text` reads as if it were addressed to a language model (a short phrase of ours), else None.
+
+    Looks through zero-width characters, look-alike forms that NFKC folds, separators (file names), base64, hex
+    and percent encoding, one layer deep; English, Spanish, German, French and Portuguese. A sieve, no proof: what it
+    misses is held by the floor of the policy.
+    """
+    bounded = _bound(text)
+    for candidate in (bounded, *_decoded(bounded)):
+        folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", candidate)).casefold()
+        folded = _ANSI.sub(" ", folded)
+        if _MARKERS.search(folded):
+            return "carries chat or tool markup"
+        words = _SEPARATORS.sub(" ", folded)
+        for reason, pattern in _INSTRUCTIONS:
+            if pattern.search(words):
+                return reason
+    return None
+
+
+def find_instruction(texts: Iterable[str]) -> str | None:
+    """The first reason that `looks_like_instruction` finds in any of `texts`."""
+    return next((reason for text in texts if (reason := looks_like_instruction(text))), None)
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What encoded parts of `text` say, where they say something printable; at most 16 parts."""
+    if "%" in text:
+        yield _PERCENT.sub(lambda hit: _latin(bytes.fromhex(hit[0][1:])), text)
+    for hit in list(_HEX.finditer(text))[:8]:
+        yield from _readable(bytes.fromhex(hit[0]))
+    for hit in list(_BASE64.finditer(text))[:8]:
+        body = hit[0].rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            raw = base64.b64decode(body[: len(body) - (len(body) % 4 == 1)] + "=" * (-len(body) % 4))
+        except (binascii.Error, ValueError):
+            continue
+        yield from _readable(raw)
+
+
+def _latin(raw: bytes) -> str:
+    return raw.decode("latin-1")
+
+
+def _readable(raw: bytes) -> Iterator[str]:
+    text = raw.decode("utf-8", "replace")
+    if text and sum(char.isprintable() and char != "\ufffd" for char in text) >= _MIN_PRINTABLE * len(text):
+        yield text
+
+
+# --- grounding ----------------------------------------------------------------------------------------------
+
+_PATH = re.compile(r"(?<![\w/.~])(?:~|\.{1,2})?/[^\s\"'`,;:()<>\[\]{}|*?!]+")
+_ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:])")
+_NUMBER = re.compile(r"\d+")
+_TECHNIQUE = re.compile(r"T\d{4}(?:\.\d{3})?")
+
+
+def find_ungrounded(said: str, evidence: str) -> tuple[str, ...]:
+    """Every path, address and number (PIDs, ports, sizes) of `said` that `evidence` does not hold, in order.
+
+    A path counts as held where the evidence has it whole or as a leading part at a `/`; a number only as a
+    whole number; addresses are compared by value, so that `::1` is `0:0:0:0:0:0:0:1`.
+    """
+    said = unicodedata.normalize("NFKC", said)
+    numbers = set(_NUMBER.findall(evidence))
+    addresses = set(_addresses(evidence))
+    missing = [path for path in _paths(said) if not _holds_path(evidence, path)]
+    missing += [str(address) for address in _addresses(said) if address not in addresses]
+    missing += [number for number in _NUMBER.findall(said) if number not in numbers]
+    return tuple(dict.fromkeys(missing))
+
+
+def supported_techniques(claimed: Iterable[str], supported: Sequence[str]) -> tuple[str, ...]:
+    """The claimed ATT&CK ids that have an id's shape and that `supported` holds, each once, in order."""
+    upper = (claim.strip().upper() for claim in claimed)
+    return tuple(dict.fromkeys(c for c in upper if _TECHNIQUE.fullmatch(c) and c in supported))
+
+
+def _paths(text: str) -> Iterator[str]:
+    for hit in _PATH.finditer(text):
+        path = hit[0].rstrip("./") if len(hit[0]) > 1 else ""
+        if path:
+            yield path
+
+
+def _holds_path(evidence: str, path: str) -> bool:
+    return re.search(rf"(?<![\w/]){re.escape(path)}(?![\w-]|\.\w)", evidence) is not None
+
+
+def _addresses(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    for hit in _ADDRESS.finditer(text):
+        try:
+            yield ipaddress.ip_address(hit[0])
+        except ValueError:
+            continue
