@@ -1,0 +1,292 @@
+"""Settings: their types and defaults, and how file, environment and flags become one of them.
+
+`config.yaml` documents every key for people. Defaults < file < environment < flags. Secrets come from files.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from watchdogd import conversion, secret_files
+from watchdogd.entities import Level
+from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
+from watchdogd.marks import MarkedDocument, load_documents, read_text
+from watchdogd.resources import find_resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+DEFAULT_PATH = Path("/etc/watchdogd/config.yaml")
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_ENVIRONMENT = {
+    "OLLAMA_URL": "triage.ollama_url",
+    "OLLAMA_MODEL": "triage.model",
+    "AI_ENABLED": "triage.enabled",
+}
+_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z"
+
+Text = Annotated[str, Meta(min_length=1)]
+FilePath = Annotated[str, Meta(min_length=1, extra={"path": True})]
+Timeout = Annotated[float, Meta(gt=0, le=86_400)]
+Url = Annotated[str, Meta(extra={"check": secret_files.complain_url, "mask": secret_files.mask_url})]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all settings: shown only as their types allow (`conversion.describe`)."""
+
+    def __repr__(self) -> str:
+        """Name and values, secrets masked."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in conversion.describe(self).items())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As `repr`, for rich."""
+        return list(conversion.describe(self).items())
+
+
+class AuditLogSettings(Settings, frozen=True, kw_only=True):
+    """The log that auditd writes."""
+
+    enabled: bool = True
+    path: FilePath = "/var/log/audit/audit.log"
+
+
+class HostMetricsSettings(Settings, frozen=True, kw_only=True):
+    """The host's own figures, as events."""
+
+    enabled: bool = True
+    interval_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0
+
+
+class SourcesSettings(Settings, frozen=True, kw_only=True):
+    """Where events come from."""
+
+    audit_log: AuditLogSettings = field(default_factory=AuditLogSettings)
+    host_metrics: HostMetricsSettings = field(default_factory=HostMetricsSettings)
+
+
+class RulesSettings(Settings, frozen=True, kw_only=True):
+    """Folders of Sigma rules as written, relative to the file's folder; `rule_folders` resolves them."""
+
+    folders: tuple[Text, ...] = ()
+
+
+def _default_deadlines() -> dict[Level, float]:
+    slow = dict.fromkeys((Level.INFORMATIONAL, Level.LOW, Level.MEDIUM), 60.0)
+    return {**slow, Level.HIGH: 5.0, Level.CRITICAL: 0.0}
+
+
+class TriageSettings(Settings, frozen=True, kw_only=True):
+    """What the model is asked, how long it may take, and what its verdict may do."""
+
+    enabled: bool = True
+    ollama_url: Url = "http://127.0.0.1:11434"
+    model: Annotated[str, Meta(min_length=1, max_length=200)] = "phi3:mini"
+    num_ctx: Annotated[int, Meta(ge=512, le=1_048_576)] = 4096
+    num_predict: Annotated[int, Meta(ge=16, le=65_536)] = 256
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
+    seed: Annotated[int, Meta(ge=0, le=2_147_483_647)] = 42
+    keep_alive: Annotated[
+        str,
+        Meta(
+            pattern=r"^(0|-?(\d+(\.\d+)?(ms|s|m|h))+)\Z",
+            extra={"form": "a duration like '30m', '1h30m', '0', or '-1m' (for ever)"},
+        ),
+    ] = "30m"
+    timeout_s: Timeout = 60.0
+    deadline_s: dict[Level, Annotated[float, Meta(ge=0, le=86_400)]] = field(default_factory=_default_deadlines)
+    max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 1
+    raise_on_malicious: bool = False
+    benign_to_journald: bool = False
+    breaker_failures: Annotated[int, Meta(ge=1, le=1000)] = 5
+    breaker_open_s: Timeout = 30.0
+
+
+class StoreSettings(Settings, frozen=True, kw_only=True):
+    """The one database."""
+
+    path: FilePath = "/var/lib/watchdogd/watchdogd.db"
+
+
+class JournaldSettings(Settings, frozen=True, kw_only=True):
+    """Alerts to the journal."""
+
+    enabled: bool = True
+
+
+class WebhookSettings(Settings, frozen=True, kw_only=True):
+    """One receiver. `url`, `secret` and `headers` are complete once loaded, whichever file they came from."""
+
+    name: Annotated[
+        str,
+        Meta(max_length=64, pattern=_NAME_PATTERN, extra={"form": "small letters, digits and hyphens"}),
+    ]
+    url: Url = ""
+    url_file: Text | None = None
+    secret_file: Text | None = None
+    headers: Annotated[dict[str, str], Meta(extra={"mask": secret_files.mask_values})] = field(default_factory=dict)
+    headers_file: Text | None = None
+    timeout_s: Timeout = 10.0
+    min_level: Level = Level.LOW
+    give_up_s: Annotated[float, Meta(gt=0)] = 86_400.0
+    ca_file: FilePath | None = None
+    secret: Annotated[str | None, Meta(extra={"internal": True, "mask": secret_files.mask_all})] = None
+
+
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """What the daemon says of itself."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Settings, frozen=True, kw_only=True):
+    """Everything that can be set. `path` is the file it came from, None for the defaults."""
+
+    sources: SourcesSettings = field(default_factory=SourcesSettings)
+    rules: RulesSettings = field(default_factory=RulesSettings)
+    triage: TriageSettings = field(default_factory=TriageSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    journald: JournaldSettings = field(default_factory=JournaldSettings)
+    webhooks: tuple[WebhookSettings, ...] = ()
+    log: LogSettings = field(default_factory=LogSettings)
+    late_after_s: Annotated[float, Meta(gt=0)] = 3600.0
+    path: Annotated[str | None, Meta(extra={"internal": True})] = None
+    warnings: Annotated[tuple[Problem, ...], Meta(extra={"internal": True})] = ()
+
+
+def find_config(given: Path | None, default: Path = DEFAULT_PATH) -> Path | None:
+    """Choose the file: the given one, else /etc/watchdogd/config.yaml where it exists, else None (the defaults)."""
+    if given is not None:
+        return given
+    return default if default.exists() else None
+
+
+def load_config(
+    path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None
+) -> Config:
+    """Read the settings: defaults < file < environment < `overrides` (flags by dotted name; None is "not given").
+
+    Raises ConfigError with every mistake of all three; what is odd but usable is in `Config.warnings`.
+    """
+    document, problems = _read_document(path)
+    folder = path.absolute().parent if path is not None else None
+    config, found = conversion.convert_document(Config, document, folder)
+    problems += found
+    origins: dict[str, Place] = {}
+    for name, value, place in _read_layers(environ, overrides or {}, problems):
+        converted, found = conversion.convert_value(Config, name, value, place)
+        problems += found
+        if not found:
+            config, origins[name] = conversion.replace_value(config, name, converted), place
+
+    def place_of(*keys: str | int) -> Place:
+        return origins.get(conversion.name_of(keys)) or document.place_value(*keys)
+
+    triage = config.triage
+    if triage.num_predict >= triage.num_ctx:
+        problems.append(
+            Problem(
+                place_of("triage", "num_predict"),
+                f"triage.num_predict ({triage.num_predict}) must be less than triage.num_ctx ({triage.num_ctx})",
+                hint="the context holds the question and the answer",
+            )
+        )
+    search = secret_files.Search(folder, environ.get("CREDENTIALS_DIRECTORY"))
+    webhooks = tuple(_complete_webhooks(config.webhooks, place_of, search, problems))
+    problems.sort(key=lambda problem: (problem.place.path, problem.place.line or 0, problem.place.column or 0))
+    if any(problem.severity == "error" for problem in problems):
+        raise ConfigError(tuple(problems))
+    return msgspec.structs.replace(
+        config,
+        webhooks=webhooks,
+        warnings=tuple(problems),
+        path=str(path.absolute()) if path is not None else None,
+    )
+
+
+def rule_folders(config: Config, given: Sequence[Path], cwd: Path) -> tuple[Path, ...]:
+    """Choose the rule folders: those given, else the configuration's, else ./rules, else the packaged ones.
+
+    `given` is what `--rules` says. `./rules` counts only beside a `config.yaml` in the working directory.
+    """
+    if given:
+        return tuple(given)
+    if config.rules.folders:
+        folder = Path(config.path).parent if config.path is not None else cwd
+        return tuple(folder / name for name in config.rules.folders)
+    if (cwd / "config.yaml").is_file() and (cwd / "rules").is_dir():
+        return (cwd / "rules",)
+    return (find_resource("rules"),)
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Return every setting as plain data that may be shown and logged: no secret in it."""
+    return conversion.describe(config)
+
+
+def _read_document(path: Path | None) -> tuple[MarkedDocument, list[Problem]]:
+    empty = MarkedDocument("defaults" if path is None else str(path), None, None)
+    if path is None:
+        return empty, []
+    try:
+        text = read_text(path)
+    except ProblemsError as error:
+        raise ConfigError(error.problems) from None
+    documents, problems = load_documents(text, str(path))
+    if len(documents) > 1:
+        problems.append(Problem(documents[1].place(), "a second document: a configuration is one", hint="remove '---'"))
+    return (documents[0] if documents else empty), problems
+
+
+def _read_layers(
+    environ: Mapping[str, str], overrides: Mapping[str, object], problems: list[Problem]
+) -> Iterator[tuple[str, object, Place]]:
+    for variable, name in _ENVIRONMENT.items():
+        text = environ.get(variable)
+        if text is None:
+            continue
+        place = Place(f"environment variable {variable}")
+        if name != "triage.enabled":
+            yield name, text, place
+        elif text.lower() in _BOOLEANS:
+            yield name, _BOOLEANS[text.lower()], place
+        else:
+            message = f"{name} must be true, false, 1, 0, yes or no, not {text[:40]!r}"
+            problems.append(Problem(place, message))
+    for name, value in overrides.items():
+        if value is not None:
+            yield name, value, Place("command line")
+
+
+def _complete_webhooks(
+    webhooks: tuple[WebhookSettings | None, ...],
+    place_of: Callable[..., Place],
+    search: secret_files.Search,
+    problems: list[Problem],
+) -> Iterator[WebhookSettings]:
+    names: dict[str, int] = {"journald": -1}
+    for index, webhook in enumerate(webhooks):
+        if webhook is None:
+            continue  # reported when it was converted
+        here = ("webhooks", index)
+        if webhook.name in names:
+            taken = "names a sink of its own" if names[webhook.name] < 0 else f"is webhooks[{names[webhook.name]}]"
+            message = f"webhooks[{index}].name {webhook.name!r} {taken} already"
+            problems.append(Problem(place_of(*here, "name"), message, hint="each webhook needs a name of its own"))
+        names.setdefault(webhook.name, index)
+        if bool(webhook.url) == bool(webhook.url_file):
+            said, keys = ("both", ("url_file",)) if webhook.url else ("neither", ())
+            message = f"webhooks[{index}] has {said} of url and url_file"
+            problems.append(Problem(place_of(*here, *keys), message, hint="one of them says where alerts go"))
+        if webhook.ca_file is not None and not os.access(webhook.ca_file, os.R_OK):
+            message = f"webhooks[{index}].ca_file {webhook.ca_file} cannot be read"
+            problems.append(Problem(place_of(*here, "ca_file"), message))
+        place_here = functools.partial(place_of, *here)
+        yield secret_files.complete_webhook(webhook, place_here, search, problems)
