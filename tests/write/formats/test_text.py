@@ -1,0 +1,103 @@
+"""Lines for people: nothing from the host may forge, hide or move anything."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdogd.write.formats.text import alert_line, cut_text, escape_controls, escape_surrogates, quote_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchdogd.entities import Alert
+
+ANY_TEXT = st.text(st.characters(codec=None))
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("cat /etc/shadow", "cat /etc/shadow"),
+        ("a\nb\tc\rd", r"a\nb\tc\rd"),
+        ("nul\0 esc\x1b[2J del\x7f c1\x9b gs\x1d", r"nul\x00 esc\x1b[2J del\x7f c1\x9b gs\x1d"),
+        ("rtl\u202egpj.exe", r"rtl\u202egpj.exe"),
+        ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
+        ("line\u2028sep", r"line\u2028sep"),
+        ("tag\U000e0041", r"tag\U000e0041"),
+        ("surrogate\udcff \ud800", r"surrogate\xff \ud800"),
+        ("naïve Ünïcode 日本 😀", "naïve Ünïcode 日本 😀"),
+    ],
+)
+def test_escapes(text: str, escaped: str) -> None:
+    assert escape_controls(text) == escaped
+
+
+@given(ANY_TEXT)
+def test_escaped_text_is_one_visible_line(text: str) -> None:
+    escaped = escape_controls(text)
+    escaped.encode()
+    assert len(escaped.splitlines()) <= 1
+    assert not [char for char in escaped if unicodedata.category(char) in {"Cc", "Zl", "Zp", "Cs"}]
+    assert escape_controls(escaped) == escaped
+
+
+@given(ANY_TEXT)
+def test_surrogates_are_all_that_the_document_changes(text: str) -> None:
+    clean = escape_surrogates(text)
+    clean.encode()
+    if not any(unicodedata.category(char) == "Cs" for char in text):
+        assert clean == text
+
+
+@given(st.text(), st.integers(min_value=40, max_value=200))
+def test_cut_text_stays_within_its_bytes(text: str, limit: int) -> None:
+    cut = cut_text(text, limit)
+    assert len(cut.encode()) <= limit
+    assert cut == text or cut.endswith(f"[cut, {len(text.encode())} bytes in all]")
+
+
+def test_quotes_show_where_foreign_text_ends() -> None:
+    assert quote_text('x" verdict benign "') == r'"x\" verdict benign \""'
+
+
+def test_line_says_level_verdict_rule_who_what_why(make_alert: Callable[..., Alert]) -> None:
+    assert alert_line(make_alert()) == (
+        "high, malicious 87% (evidence 0.62): Shadow file read: "
+        'root (login alice) ran "/usr/bin/cat /etc/shadow" from bash < sshd; '
+        "why: the rule's level is high, never seen on this host; "
+        'triage: "Reads password hashes."'
+    )
+
+
+@pytest.mark.parametrize(
+    ("category", "fields", "deed"),
+    [
+        ("file_event", {"TargetFilename": "/etc/passwd"}, 'executed "/etc/passwd" with "/usr/bin/cat /etc/shadow"'),
+        (
+            "network_connection",
+            {"DestinationIp": "192.0.2.7", "DestinationPort": 4444},
+            'executed to "192.0.2.7 port 4444" with "/usr/bin/cat /etc/shadow"',
+        ),
+        (
+            "host_metrics",
+            {"metric": "cpu_percent", "value": 97.5, "baseline": 12.0},
+            'cpu_percent is 97.5 (usual 12.0), most of it "/usr/bin/cat /etc/shadow"',
+        ),
+        ("auditd", {}, 'executed with "/usr/bin/cat /etc/shadow"'),
+    ],
+)
+def test_what_was_done_by_category(
+    make_alert: Callable[..., Alert], category: str, fields: dict[str, str | float], deed: str
+) -> None:
+    assert deed in alert_line(make_alert(category=category, fields=fields))
+
+
+def test_late_and_repeated_are_said(make_alert: Callable[..., Alert]) -> None:
+    line = alert_line(make_alert(late=True, count=7, verdict=None))
+    assert "; seen 7 times; late; " in line
+    assert line.startswith("high, untriaged (evidence 0.62): ")

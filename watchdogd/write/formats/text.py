@@ -1,0 +1,172 @@
+"""Text for people: one line an alert, in which nothing from the watched host can forge anything."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from watchdogd.entities import Alert, Process, Verdict
+
+_INVISIBLE = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\u2028\u2029"  # line and paragraph separator
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\ud800-\udfff"  # lone surrogates: no UTF-8 can carry them
+    "]"
+)
+"""What a terminal acts on or does not show: controls, separators, and Unicode's Default_Ignorable_Code_Point
+(DerivedCoreProperties.txt: bidirectional marks, zero width, tags, variation selectors)."""
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LINE_CHARS = 1200
+_COMMAND_CHARS = 300
+_ANCESTORS = 5
+
+
+def escape_controls(text: str) -> str:
+    r"""The text with every character that is invisible or moves the cursor written out (`\x1b`, `\u202e`).
+
+    The result is one line, printable and encodable. Backslashes are left alone, so the result is for reading,
+    not for decoding.
+    """
+    return _INVISIBLE.sub(_write_out, text)
+
+
+def escape_surrogates(text: str) -> str:
+    r"""The text without lone surrogates: an undecodable byte is written `\xNN`. Everything else stays."""
+    return _SURROGATES.sub(_write_out, text)
+
+
+def _write_out(match: re.Match[str]) -> str:
+    char = match.group()
+    code = ord(char)
+    if char in _SHORT:
+        return _SHORT[char]
+    if "\udc80" <= char <= "\udcff":  # what `surrogateescape` makes of one undecodable byte
+        return f"\\x{code - 0xDC00:02x}"
+    if char <= "\xff":
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if char <= "\uffff" else f"\\U{code:08x}"
+
+
+def cut_text(text: str, max_bytes: int) -> str:
+    """The text, or its beginning with a note of what is missing; at most `max_bytes` of UTF-8.
+
+    The text must be encodable (see `escape_controls`). Characters are never split.
+    """
+    data = text.encode()
+    if len(data) <= max_bytes:
+        return text
+    note = f"...[cut, {len(data)} bytes in all]"
+    kept = data[: max(0, max_bytes - len(note))].decode(errors="ignore")
+    return (kept + note)[:max_bytes]
+
+
+def quote_text(text: str, max_chars: int = _COMMAND_CHARS) -> str:
+    """Text from the host in double quotes, escaped, so that it is seen where it ends."""
+    clean = escape_controls(text).replace('"', '\\"')
+    if len(clean) > max_chars:
+        clean = f"{clean[:max_chars]}...[cut, {len(clean)} characters in all]"
+    return f'"{clean}"'
+
+
+def alert_line(alert: Alert) -> str:
+    """One line for a person: level, verdict, rule, who did what, why. Control characters are escaped.
+
+    What we know stands first, what an attacker may have written stands behind it and in quotes.
+    """
+    parts = [f"{alert.level}, {_verdict_words(alert)}: {escape_controls(alert.rule.title)}: {describe_deed(alert)}"]
+    if alert.count > 1:
+        parts.append(f"seen {alert.count} times")
+    if alert.late:
+        parts.append("late")
+    if alert.reasons:
+        parts.append("why: " + ", ".join(escape_controls(reason) for reason in alert.reasons))
+    if alert.verdict is not None and alert.verdict.summary:
+        parts.append(f"triage: {quote_text(alert.verdict.summary)}")
+    line = "; ".join(parts)
+    return line if len(line) <= _LINE_CHARS else f"{line[:_LINE_CHARS]}...[cut]"
+
+
+def _verdict_words(alert: Alert) -> str:
+    verdict: Verdict | None = alert.verdict
+    score = f"evidence {alert.evidence_score:.2f}"
+    if verdict is None:
+        return f"untriaged ({score})"
+    sure = "" if verdict.confidence is None else f" {verdict.confidence:.0%}"
+    return f"{verdict.label}{sure} ({score})"
+
+
+def describe_deed(alert: Alert) -> str:
+    """Who did what from where, escaped: `bob (login alice) ran "cat /etc/shadow" from bash < sshd`."""
+    who = describe_actor(alert.process)
+    what = _describe_action(alert)
+    chain = describe_lineage(alert.lineage)
+    return " ".join(part for part in (who, what, f"from {chain}" if chain else "") if part)
+
+
+def describe_actor(process: Process | None) -> str:
+    """`root (login alice)`, `uid 1000`, or nothing where nobody is known."""
+    if process is None:
+        return ""
+    name = process.user or ("" if process.uid is None else f"uid {process.uid}")
+    login = process.login or ""
+    if login and login != process.user:
+        name = f"{name} (login {login})" if name else f"login {login}"
+    return escape_controls(name)
+
+
+def describe_lineage(lineage: tuple[Process, ...]) -> str:
+    """Ancestors' names, parent first: `bash < sudo < sshd`."""
+    names = [escape_controls(process_name(process)) for process in lineage[:_ANCESTORS]]
+    if len(lineage) > _ANCESTORS:
+        names.append("...")
+    return " < ".join(names)
+
+
+def process_name(process: Process) -> str:
+    """Last part of the executable's path, else the kernel's short name, else `pid N`."""
+    if process.exe:
+        return process.exe.rpartition("/")[2] or process.exe
+    return process.comm or f"pid {process.pid}"
+
+
+def command_line(process: Process) -> str:
+    """Arguments joined by one space, as rules see it; the executable where argv is not known."""
+    return " ".join(process.argv) if process.argv else (process.exe or process.comm or "")
+
+
+def _describe_action(alert: Alert) -> str:
+    fields = alert.fields
+    command = quote_text(command_line(alert.process)) if alert.process is not None else ""
+    tail = f" with {command}" if command else ""
+    match alert.category:
+        case "process_creation" if command:
+            return f"ran {command}"
+        case "file_event" if fields.get("TargetFilename"):
+            return f"{_word(alert.action, 'wrote')} {quote_text(str(fields['TargetFilename']))}{tail}"
+        case "network_connection" if fields.get("DestinationIp"):
+            port = fields.get("DestinationPort")
+            address = f"{fields['DestinationIp']}" + ("" if port is None else f" port {port}")
+            return f"{_word(alert.action, 'connected')} to {quote_text(address)}{tail}"
+        case "host_metrics" if fields.get("metric"):
+            return _describe_metric(alert)
+    failed = " (failed)" if alert.outcome == "failure" else ""
+    return f"{_word(alert.action, alert.category or 'event')}{failed}{tail}"
+
+
+def _describe_metric(alert: Alert) -> str:
+    value, baseline = alert.fields.get("value"), alert.fields.get("baseline")
+    usual = "" if baseline is None else f" (usual {baseline})"
+    text = f"{alert.fields['metric']} is {value}{usual}"
+    if alert.process is not None:
+        text += f", most of it {quote_text(command_line(alert.process))}"
+    return escape_controls(text)
+
+
+def _word(action: str, default: str) -> str:
+    return escape_controls(action.replace("_", " ").replace("-", " ")) if action else default

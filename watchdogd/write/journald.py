@@ -1,0 +1,148 @@
+"""Alerts into the journal, as structured fields that `journalctl` can ask for.
+
+Field names are a contract (docs/delivery.md). Values are one line each, printable, and short enough that plain
+`journalctl -o json` shows them: it writes `null` for any field of 4096 bytes or more.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from systemd.journal import send as send_entry
+
+from watchdogd.entities import Label, Level
+from watchdogd.errors import DeliveryError
+from watchdogd.write.formats.text import (
+    alert_line,
+    command_line,
+    cut_text,
+    describe_actor,
+    describe_lineage,
+    escape_controls,
+)
+
+if TYPE_CHECKING:
+    from watchdogd.entities import Alert, EventId
+
+MESSAGE_ID_ALERT: Final = UUID("6f1a2a0e5b2c4d0f9a57c9d64e0b8f31")
+"""An alert. The same in systemd/watchdogd.catalog, as are the two below."""
+MESSAGE_ID_VERDICT: Final = UUID("b3d94c1f7e604a7c8d2e15f09a6b4c72")
+"""A verdict on an alert that was written before."""
+MESSAGE_ID_SERVICE: Final = UUID("0d8e7c54a1f34b6bbf0c3a92d7e561c8")
+"""What watchdogd has to say about itself."""
+
+JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+IDENTIFIER: Final = "watchdogd"
+
+_PRIORITY: Final = {
+    Level.CRITICAL: 2,
+    Level.HIGH: 3,
+    Level.MEDIUM: 4,
+    Level.LOW: 5,
+    Level.INFORMATIONAL: 6,
+}
+"""syslog's: crit, err, warning, notice, info."""
+
+_JSON_LIMIT_BYTES: Final = 4096
+"""Name, `=` and value together must stay below, see JSON_THRESHOLD in systemd's src/shared/logs-show.c."""
+
+
+def journal_fields(alert: Alert, kind: str) -> dict[str, str]:
+    """Fields of one journal entry, without MESSAGE_ID. Unknown ones are left out; `kind` is `alert` or `verdict`."""
+    verdict = alert.verdict
+    last = alert.events[-1] if alert.events else None
+    process = alert.process
+    prefix = "verdict on an earlier alert: " if kind == "verdict" else ""
+    wanted: dict[str, str | None] = {
+        "MESSAGE": prefix + alert_line(alert),
+        "PRIORITY": str(_PRIORITY[alert.level]),
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "WATCHDOGD_ALERT_ID": alert.id,
+        "WATCHDOGD_RULE_ID": alert.rule.id,
+        "WATCHDOGD_RULE_TITLE": alert.rule.title,
+        "WATCHDOGD_LEVEL": str(alert.level),
+        "WATCHDOGD_VERDICT": str(verdict.label if verdict else Label.UNTRIAGED),
+        "WATCHDOGD_CONFIDENCE": None if not verdict or verdict.confidence is None else f"{verdict.confidence:.2f}",
+        "WATCHDOGD_SUMMARY": verdict.summary if verdict else None,
+        "WATCHDOGD_TECHNIQUE": " ".join(alert.rule.techniques),
+        "WATCHDOGD_GROUP": alert.group_key,
+        "WATCHDOGD_COUNT": str(alert.count),
+        "WATCHDOGD_LATE": "true" if alert.late else "false",
+        "WATCHDOGD_EVENT_ID": None if last is None else event_text(last),
+        "WATCHDOGD_SCORE": f"{alert.evidence_score:.2f}",
+        "WATCHDOGD_REASONS": "; ".join(alert.reasons),
+        "WATCHDOGD_EXE": process.exe if process else None,
+        "WATCHDOGD_CMDLINE": command_line(process) if process else None,
+        "WATCHDOGD_USER": describe_actor(process),
+        "WATCHDOGD_LINEAGE": describe_lineage(alert.lineage),
+    }
+    return {name: _field_value(name, value) for name, value in wanted.items() if value}
+
+
+def event_text(event_id: EventId) -> str:
+    """`1732310000.123:4567`, as audit writes it and `ausearch -a` is asked by; canonical form for other sources."""
+    if event_id.serial == 0:
+        return event_id.text()
+    stamp = f"{event_id.time_ms // 1000}.{event_id.time_ms % 1000:03d}:{event_id.serial}"
+    return f"{event_id.node} {stamp}" if event_id.node else stamp
+
+
+def _field_value(name: str, value: str) -> str:
+    return cut_text(escape_controls(value), _JSON_LIMIT_BYTES - len(name) - 2)
+
+
+def find_journal(path: str = JOURNAL_SOCKET) -> None:
+    """Return where a journald listens and has room; else raise DeliveryError (recoverable).
+
+    `journal.send` reports success where nobody listens, and blocks where journald hangs with a full queue.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.settimeout(0.0)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
+            message = f"no journald is listening at {path} ({reason})"
+            raise DeliveryError(message, recoverable=True) from None
+        poll = select.poll()
+        poll.register(probe, select.POLLOUT)
+        if not poll.poll(0):
+            raise DeliveryError(f"journald at {path} does not take messages: its queue is full", recoverable=True)
+
+
+def send_service_message(message: str, *, priority: int = 6, path: str = JOURNAL_SOCKET) -> None:
+    """Tell the journal something about watchdogd itself; `priority` is syslog's. Raises DeliveryError."""
+    fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER}
+    _send(MESSAGE_ID_SERVICE, {name: _field_value(name, value) for name, value in fields.items()}, path)
+
+
+def _send(message_id: UUID, fields: dict[str, str], path: str) -> None:
+    find_journal(path)
+    try:
+        send_entry(**fields, MESSAGE_ID=message_id, CODE_FILE=__name__)
+    except OSError as error:
+        raise DeliveryError(f"journald refused the entry: {error.strerror}", recoverable=True) from None
+
+
+class JournaldSink:
+    """Writes to the journal of this host. journald acknowledges nothing: after a crash an entry may appear twice.
+
+    `path` is only probed; sending always goes where libsystemd sends. The call is a datagram of at most 90 kB and
+    is made on the loop; a journald that hangs is noticed before it could block.
+    """
+
+    def __init__(self, name: str = "journald", *, path: str = JOURNAL_SOCKET) -> None:
+        self.name = name
+        self._path = path
+
+    async def send(self, alert: Alert, *, kind: str, delivery_id: str) -> None:  # noqa: ARG002 (the Sink protocol's)
+        """Write one entry; raises DeliveryError where no journald takes it."""
+        message_id = MESSAGE_ID_VERDICT if kind == "verdict" else MESSAGE_ID_ALERT
+        _send(message_id, journal_fields(alert, kind), self._path)
+
+    async def close(self) -> None:
+        """Nothing is held."""
