@@ -39,6 +39,12 @@ class Enricher:
         views = tuple(replace(view, fields=_fill(view, context)) for view in event.views)
         return replace(event, process=process, lineage=lineage, views=views, rarity=rarity, own=own)
 
+    def learn(self, event: Event) -> None:
+        """Put an event that was judged before into the process tree, and nothing else."""
+        if event.process is not None:
+            is_exec = any(view.category == "process_creation" for view in event.views)
+            self._tree.place(self._name(event.process), event.id.time_ms, is_exec=is_exec)
+
     def _name(self, process: Process) -> Process:
         user = process.user or self._identity.name(process.uid)
         login = process.login or self._identity.name(process.auid)
