@@ -1,0 +1,159 @@
+"""What a rule is held against: one view of an event, or one raw record, with its values in the forms tests need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from watchdogd.entities import AuditRecord, FieldValue, View
+
+
+class Subject(Protocol):
+    """Values by field name. A field may have several values; any of them may satisfy a test."""
+
+    def values(self, field: str) -> tuple[FieldValue, ...]:
+        """Every value of a field, None among them; empty where the field is absent."""
+
+    def plain(self, field: str) -> tuple[str, ...]:
+        """Every value as text."""
+
+    def folded(self, field: str) -> tuple[str, ...]:
+        """Every value as text in lower case."""
+
+    def lines(self) -> tuple[str, ...]:
+        """Text that keywords are sought in, one piece for each line or value."""
+
+    def folded_lines(self) -> tuple[str, ...]:
+        """As `lines`, in lower case."""
+
+
+class _Texts:
+    """The forms of each field, made when first asked for."""
+
+    __slots__ = ("_folded", "_folded_lines", "_lines", "_plain")
+
+    def __init__(self) -> None:
+        self._plain: dict[str, tuple[str, ...]] = {}
+        self._folded: dict[str, tuple[str, ...]] = {}
+        self._lines: tuple[str, ...] | None = None
+        self._folded_lines: tuple[str, ...] | None = None
+
+    def values(self, field: str) -> tuple[FieldValue, ...]:
+        raise NotImplementedError
+
+    def find_lines(self) -> Iterable[str]:
+        raise NotImplementedError
+
+    def plain(self, field: str) -> tuple[str, ...]:
+        """Every value as text."""
+        texts = self._plain.get(field)
+        if texts is None:
+            texts = tuple([show_value(value) for value in self.values(field) if value is not None])
+            self._plain[field] = texts
+        return texts
+
+    def folded(self, field: str) -> tuple[str, ...]:
+        """Every value as text in lower case."""
+        texts = self._folded.get(field)
+        if texts is None:
+            texts = self._folded[field] = tuple([text.lower() for text in self.plain(field)])
+        return texts
+
+    def lines(self) -> tuple[str, ...]:
+        """Text that keywords are sought in."""
+        if self._lines is None:
+            self._lines = tuple(self.find_lines())
+        return self._lines
+
+    def folded_lines(self) -> tuple[str, ...]:
+        """As `lines`, in lower case."""
+        if self._folded_lines is None:
+            self._folded_lines = tuple([text.lower() for text in self.lines()])
+        return self._folded_lines
+
+
+class ViewSubject(_Texts):
+    """One view of an event; keywords are sought in the event's raw lines and in the view's values."""
+
+    __slots__ = ("_fields", "_records")
+
+    def __init__(self, view: View, records: tuple[AuditRecord, ...] = ()) -> None:
+        super().__init__()
+        self._fields = view.fields
+        self._records = records
+
+    def values(self, field: str) -> tuple[FieldValue, ...]:
+        """Every value of a field."""
+        if field not in self._fields:
+            return ()
+        value = self._fields[field]
+        return value if isinstance(value, tuple) else (value,)
+
+    def find_lines(self) -> Iterable[str]:
+        """Lines first, then the values."""
+        for record in self._records:
+            yield show_bytes(record.line)
+        for field in self._fields:
+            yield from self.plain(field)
+
+
+class RecordSubject(_Texts):
+    """One raw audit record under auditd's names, `type` included; both raw and interpreted values are values.
+
+    A name in upper case (`SYSCALL`, `AUID`) is auditd's own way to ask for the interpreted value alone. Keywords are
+    sought in the line as written, and in values that the line holds in hex (a PROCTITLE's command line).
+    """
+
+    __slots__ = ("_fields", "_record", "folded_type", "type")
+
+    def __init__(self, record: AuditRecord) -> None:
+        super().__init__()
+        self._record = record
+        self._fields: dict[str, tuple[str, ...]] | None = None
+        self.type = record.type
+        self.folded_type = self.type.lower()
+        self._folded["type"] = (self.folded_type,)
+
+    def values(self, field: str) -> tuple[FieldValue, ...]:
+        """Every value of a field, raw before interpreted."""
+        if field == "type":
+            return (self.type,)
+        if self._fields is None:
+            self._fields = _gather_fields(self._record)
+        return self._fields.get(field, ())
+
+    def find_lines(self) -> Iterable[str]:
+        """Return the line, then what it holds in another form."""
+        yield show_bytes(self._record.line)
+        for _, raw, interpreted in self._record.fields:
+            if interpreted != raw and len(raw) > len(interpreted):
+                yield interpreted
+
+
+def _gather_fields(record: AuditRecord) -> dict[str, tuple[str, ...]]:
+    fields: dict[str, tuple[str, ...]] = {}
+    enriched: dict[str, tuple[str, ...]] = {}
+    for name, raw, interpreted in record.fields:
+        both = (raw,) if raw == interpreted else (raw, interpreted)
+        earlier = fields.get(name)
+        fields[name] = both if earlier is None else (*earlier, *both)
+        upper = name.upper()
+        if upper != name:
+            enriched[upper] = (*enriched.get(upper, ()), interpreted)
+    return enriched | fields
+
+
+def show_value(value: FieldValue) -> str:
+    """Return a value as rules compare it: a whole number without its fraction."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:  # noqa: PLR2004 - beyond, e-notation
+        return str(int(value))
+    return str(value)
+
+
+def show_bytes(line: bytes) -> str:
+    r"""Return a raw line as text; bytes that are not UTF-8 become `\xNN`."""
+    return line.decode("utf-8", "backslashreplace")

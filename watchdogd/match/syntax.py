@@ -1,0 +1,179 @@
+"""A rule's detection as plain data: what the reader process hands over, and what the engine compiles.
+
+Nothing here knows pySigma. Modifiers are resolved: what `contains`, `windash` or `base64offset` mean has become
+texts with wildcards. Sigma's specification (version 2) is the reference for every type.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from watchdogd.entities import Rule  # noqa: TC001 - msgspec reads the annotations
+from watchdogd.errors import Place, Problem  # noqa: TC001
+
+MANY = 0
+"""Wildcard part: any number of characters, none included."""
+ONE = 1
+"""Wildcard part: exactly one character."""
+
+RECORDS = "auditd"
+"""The view in which each raw audit record stands alone, under auditd's own field names."""
+CATEGORIES = (
+    "process_creation",
+    "file_event",
+    "file_access",
+    "file_change",
+    "file_delete",
+    "network_connection",
+    "authentication",
+    "syscall",
+    "host_metrics",
+)
+"""Event views that this version produces: Sigma's own categories and ours."""
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """Text with wildcards; compared without regard to case unless `cased`."""
+
+    parts: tuple[str | int, ...]
+    cased: bool = False
+
+
+class Pattern(msgspec.Struct, frozen=True, tag="regex"):
+    """A regular expression in RE2's syntax, flags included; it may match anywhere in the value."""
+
+    pattern: str
+
+
+class Number(msgspec.Struct, frozen=True, tag="number"):
+    """Equal to this number, or text that reads so."""
+
+    number: int | float
+
+
+class Truth(msgspec.Struct, frozen=True, tag="bool"):
+    """`true` or `yes`, `false` or `no`: YAML 1.1 reads them alike, so `success: yes` works unquoted."""
+
+    value: bool
+
+
+class Null(msgspec.Struct, frozen=True, tag="null"):
+    """The field is absent or has no value."""
+
+
+class Exists(msgspec.Struct, frozen=True, tag="exists"):
+    """The field has a value (or, with `present` false, has none)."""
+
+    present: bool
+
+
+class Network(msgspec.Struct, frozen=True, tag="cidr"):
+    """An address within this network."""
+
+    network: str
+
+
+class Compare(msgspec.Struct, frozen=True, tag="compare"):
+    """Numeric order: `operator` is one of lt, lte, gt, gte; with `part` it is that part of a time, in UTC."""
+
+    operator: str
+    number: int | float
+    part: str | None = None
+
+
+class TimePart(msgspec.Struct, frozen=True, tag="time"):
+    """A part of a time in UTC: minute, hour, day, week (ISO), month or year."""
+
+    part: str
+    number: int
+
+
+class OtherField(msgspec.Struct, frozen=True, tag="field"):
+    """The value of another field of the same view: equal, or its start, end, or (both set) any part."""
+
+    field: str
+    start: bool = False
+    end: bool = False
+
+
+class AnyOf(msgspec.Struct, frozen=True, tag="any"):
+    """Values that one modifier made of one value: any will do, even below `all`."""
+
+    values: tuple[Value, ...]
+
+
+Value: TypeAlias = Text | Pattern | Number | Truth | Null | Exists | Network | Compare | TimePart | OtherField | AnyOf
+
+
+class Test(msgspec.Struct, frozen=True, tag="test"):
+    """One field against values; `field` None asks the raw lines (keywords)."""
+
+    __test__ = False  # for pytest: a detection's test, not a test case
+
+    field: str | None
+    values: tuple[Value, ...]
+    every: bool = False
+    """All values must match (`all`), not just one."""
+    negated: bool = False
+
+
+class Group(msgspec.Struct, frozen=True, tag="group"):
+    """A map (`every`: all of its tests) or a list of maps (any of them)."""
+
+    items: tuple[Detection, ...]
+    every: bool
+
+
+Detection: TypeAlias = Test | Group
+
+
+class Named(msgspec.Struct, frozen=True, tag="named"):
+    """A detection by its name."""
+
+    name: str
+
+
+class Not(msgspec.Struct, frozen=True, tag="not"):
+    """The opposite."""
+
+    item: Condition
+
+
+class Junction(msgspec.Struct, frozen=True, tag="junction"):
+    """`and` (`every`) or `or` over conditions; `1 of x*` and `all of x*` have become these."""
+
+    items: tuple[Condition, ...]
+    every: bool
+
+
+Condition: TypeAlias = Named | Not | Junction
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """The rest of a rule's own `watchdogd:` key; `triage` is on the rule itself."""
+
+    group_by: tuple[str, ...] = ()
+    cooldown_s: int | None = None
+    notify: tuple[str, ...] = ()
+
+
+class RuleBody(msgspec.Struct, frozen=True):
+    """A rule with everything that makes it match. `view` is empty where it can never match; `reason` says why."""
+
+    rule: Rule
+    place: Place
+    view: str
+    """RECORDS or one of CATEGORIES."""
+    detections: dict[str, Detection]
+    condition: Condition | None
+    reason: str = ""
+    extras: Extras = Extras()
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What the reader process answers: all rules that could be read, and every mistake that was found."""
+
+    bodies: tuple[RuleBody, ...]
+    problems: tuple[Problem, ...]
