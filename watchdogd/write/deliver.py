@@ -54,7 +54,7 @@ class Deliverer:
     (a sink raised something it should not), `deliver_store_errors_total`.
     """
 
-    def __init__(  # noqa: PLR0913 (what is injected for tests has its default)
+    def __init__(
         self,
         outbox: Outbox,
         sinks: Mapping[str, Sink],
@@ -78,7 +78,8 @@ class Deliverer:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._running = False
-        self._in_flight: set[str] = set()
+        self._in_flight: dict[str, Sink | None] = {}
+        self._retired: list[Sink] = []
         self._failures: dict[str, int] = {}
         self._paused_until_s: dict[str, float] = {}
 
@@ -111,6 +112,35 @@ class Deliverer:
             return False
         return True
 
+    async def replace_sinks(self, sinks: Mapping[str, Sink], give_up_s: Mapping[str, float]) -> None:
+        """Use these from now on (reload) and close the old ones, each once its delivery is done."""
+        old, self._sinks = self._sinks, dict(sinks)
+        self._give_up_s = dict(give_up_s)
+        self._failures.clear()
+        self._paused_until_s.clear()
+        self._wake.set()
+        kept = {id(sink) for sink in self._sinks.values()}
+        in_flight = {id(sink) for sink in self._in_flight.values()}
+        gone = [sink for sink in old.values() if id(sink) not in kept]
+        self._retired.extend(sink for sink in gone if id(sink) in in_flight)
+        for sink in gone:
+            if id(sink) not in in_flight:
+                await self._close_sink(sink)
+
+    async def close(self) -> None:
+        """Close every sink. Call it when neither `run` nor `drain` is at work."""
+        for sink in [*self._retired, *self._sinks.values()]:
+            await self._close_sink(sink)
+
+    async def _close_sink(self, sink: Sink) -> None:
+        if sink in self._retired:
+            self._retired.remove(sink)
+        try:
+            await sink.close()
+        except Exception:  # noqa: BLE001 (a sink that cannot be closed must not hold up the service's own stop)
+            self._counters.add("deliver_sink_errors_total")
+            _log.exception("sink %s could not be closed", sink.name)
+
     async def _run_until_idle(self) -> None:
         self._wake.clear()
         self._idle.clear()
@@ -127,7 +157,7 @@ class Deliverer:
         try:
             while taken := await self._outbox.take_due(self._clock.now_ms(), 1, self._busy()):
                 for delivery, alert in taken:
-                    self._in_flight.add(delivery.sink)
+                    self._in_flight[delivery.sink] = self._sinks.get(delivery.sink)
                     group.create_task(self._deliver(delivery, alert), name=f"deliver to {delivery.sink}")
             if not self._in_flight:
                 self._idle.set()
@@ -145,7 +175,7 @@ class Deliverer:
         now_s = self._clock.monotonic_s()
         for name in [name for name, until_s in self._paused_until_s.items() if until_s <= now_s]:
             del self._paused_until_s[name]
-        return frozenset(self._in_flight | self._paused_until_s.keys())
+        return frozenset(self._in_flight.keys() | self._paused_until_s.keys())
 
     def _sleep_s(self, due_ms: int | None) -> float:
         """Until the next delivery falls due or a paused sink is free again; a finished delivery wakes us anyway."""
@@ -166,11 +196,13 @@ class Deliverer:
             else:
                 await self._record_failure(delivery, error)
         finally:
-            self._in_flight.discard(delivery.sink)
+            sink = self._in_flight.pop(delivery.sink, None)
             self._wake.set()
+            if sink is not None and sink in self._retired:
+                await self._close_sink(sink)
 
     async def _attempt(self, delivery: Delivery, alert: Alert) -> DeliveryError | None:
-        sink = self._sinks.get(delivery.sink)
+        sink = self._in_flight[delivery.sink]
         if sink is None:
             return DeliveryError("no sink of that name is configured any more", recoverable=False)
         try:
