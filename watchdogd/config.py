@@ -175,6 +175,19 @@ def load_config(
 
     Raises ConfigError with every mistake of all three; what is odd but usable is in `Config.warnings`.
     """
+    config, problems = read_config(path, environ=environ, overrides=overrides)
+    if any(problem.severity == "error" for problem in problems):
+        raise ConfigError(tuple(problems))
+    return config
+
+
+def read_config(
+    path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object] | None = None
+) -> tuple[Config, list[Problem]]:
+    """As `load_config`, but mistakes are returned beside what could be read; for `check`, not for use.
+
+    Raises ConfigError only where the file cannot be read at all.
+    """
     document, problems = _read_document(path)
     folder = path.absolute().parent if path is not None else None
     config, found = conversion.convert_document(Config, document, folder)
@@ -201,14 +214,8 @@ def load_config(
     search = secret_files.Search(folder, environ.get("CREDENTIALS_DIRECTORY"))
     webhooks = tuple(_complete_webhooks(config.webhooks, place_of, search, problems))
     problems.sort(key=lambda problem: (problem.place.path, problem.place.line or 0, problem.place.column or 0))
-    if any(problem.severity == "error" for problem in problems):
-        raise ConfigError(tuple(problems))
-    return msgspec.structs.replace(
-        config,
-        webhooks=webhooks,
-        warnings=tuple(problems),
-        path=str(path.absolute()) if path is not None else None,
-    )
+    source = str(path.absolute()) if path is not None else None
+    return msgspec.structs.replace(config, webhooks=webhooks, warnings=tuple(problems), path=source), problems
 
 
 def rule_folders(config: Config, given: Sequence[Path], cwd: Path) -> tuple[Path, ...]:

@@ -1,0 +1,205 @@
+"""`watchdogd check`: every mistake in configuration and rules at once, and what would be in force."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from watchdogd.cli.options import add_config_option, add_rules_option
+from watchdogd.entities import Level
+from watchdogd.errors import Problem, ProblemsError, RuleError, WatchdogdError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from watchdogd.config import Config, WebhookSettings
+    from watchdogd.entities import Rule
+
+HELP = "check configuration and rules, and show what would be in force"
+
+_URL_REST = re.compile(r"(?<=://)[^\s'\"]+")
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What was found. `rules` is None where the rules cannot be loaded."""
+
+    config: Config
+    folders: tuple[Path, ...]
+    problems: tuple[Problem, ...]
+    rules: tuple[Rule, ...] | None
+    inactive: tuple[tuple[Rule, str], ...]
+    is_config_usable: bool
+    """Where it is not, settings hold defaults in the place of what is wrong."""
+
+    def count(self, severity: str) -> int:
+        """Problems of one severity."""
+        return sum(problem.severity == severity for problem in self.problems)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_config_option(parser)
+    add_rules_option(parser)
+    parser.add_argument("--strict", action="store_true", help="a warning fails the check too")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report. 0 fine, 1 at least one error (with --strict also warnings), 2 nothing to check."""
+    report = examine(args.config, args.rules, Path.cwd(), dict(os.environ))
+    if args.format == "json":
+        sys.stdout.write(msgspec.json.encode(document(report)).decode() + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in render(report))
+    failures = report.count("error") + (report.count("warning") if args.strict else 0)
+    return 1 if failures else 0
+
+
+def examine(config_path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[str, str]) -> Report:
+    """Load what `run` would load. Raises WatchdogdError where a named file or folder is not there to be checked."""
+    from watchdogd.config import find_config, read_config, rule_folders  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.marks import read_text  # noqa: PLC0415
+    from watchdogd.match.library import load_rules  # noqa: PLC0415
+
+    path = find_config(config_path)
+    for folder in given:
+        if not folder.is_dir():
+            raise WatchdogdError(f"--rules {folder}: no such folder")
+    problems: list[Problem] = []
+    try:
+        if path is not None:
+            read_text(path)
+        config, problems = read_config(path, environ=environ)
+    except ProblemsError as error:
+        if any(problem.place.line is None for problem in error.problems):
+            raise
+        problems = list(error.problems)
+        config, _ = read_config(None, environ={})
+    usable = not any(problem.severity == "error" for problem in problems)
+    folders = rule_folders(config, given, cwd)
+    try:
+        rules = load_rules(folders)
+    except RuleError as error:
+        return Report(config, folders, (*problems, *error.problems), None, (), usable)
+    return Report(config, folders, (*problems, *rules.warnings), rules.rules, rules.inactive, usable)
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Return the report as plain data; no secret in it."""
+    from watchdogd.config import describe  # noqa: PLC0415 - as above
+
+    return {
+        "config": report.config.path,
+        "problems": [
+            {
+                "severity": problem.severity,
+                "path": problem.place.path,
+                "line": problem.place.line,
+                "column": problem.place.column,
+                "message": problem.message,
+                "hint": problem.hint,
+            }
+            for problem in report.problems
+        ],
+        "rules": {
+            "folders": [os.fsencode(folder).decode("utf-8", "backslashreplace") for folder in report.folders],
+            "active": None if report.rules is None else [rule.id for rule in report.rules],
+            "inactive": [{"id": rule.id, "path": rule.path, "reason": reason} for rule, reason in report.inactive],
+        },
+        "settings": describe(report.config) if report.is_config_usable else None,
+    }
+
+
+def render(report: Report) -> Iterator[str]:
+    """Lines for a person: the problems with their source lines, then what would be in force."""
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - as above
+
+    for problem in report.problems:
+        yield escape_controls(str(problem))
+        yield from _show_source(problem)
+    if report.problems:
+        yield ""
+    if report.is_config_usable:
+        rows = list(_list_rows(report))
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            yield f"{name:<{width}}  {escape_controls(text)}".rstrip()
+        yield ""
+    yield f"{_count(report.count('error'), 'error')}, {_count(report.count('warning'), 'warning')}"
+
+
+def _show_source(problem: Problem) -> list[str]:
+    """Source line and caret; what may be secret in a URL is blotted out, column for column."""
+    from watchdogd.marks import caret_lines, read_text  # noqa: PLC0415 - as above
+
+    path = Path(problem.place.path)
+    if problem.place.line is None or not path.is_file():
+        return []
+    try:
+        lines = caret_lines(problem, read_text(path))
+    except ProblemsError:
+        return []
+    return _URL_REST.sub(lambda found: _blot(found.group()), lines).splitlines()
+
+
+def _blot(rest: str) -> str:
+    """Keep the host of a URL, blot out the user before it and everything after it."""
+    authority, slash, tail = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    return "*" * len(user) + at + host + slash + "*" * len(tail)
+
+
+def _list_rows(report: Report) -> Iterator[tuple[str, str]]:
+    config = report.config
+    yield "configuration", config.path or "built-in defaults"
+    for folder in report.folders:
+        yield "rules from", str(folder)
+    if report.rules is None:
+        yield "rules", "none: at least one cannot be loaded, so watchdogd would not start (or keep its old ones)"
+    else:
+        yield "rules", f"{len(report.rules)} active, {len(report.inactive)} inactive"
+    for rule, reason in report.inactive:
+        yield "  inactive", f"{rule.title} ({rule.path}): {reason}"
+    sources = config.sources
+    yield "audit log", sources.audit_log.path if sources.audit_log.enabled else "off"
+    metrics = sources.host_metrics
+    yield "host metrics", f"every {metrics.interval_s:g} s" if metrics.enabled else "off"
+    yield from _list_triage(config)
+    yield "database", config.store.path
+    yield "journal", "every alert" if config.journald.enabled else "off"
+    for webhook in config.webhooks:
+        yield "webhook", _describe_webhook(webhook)
+
+
+def _list_triage(config: Config) -> Iterator[tuple[str, str]]:
+    from watchdogd.conversion import describe  # noqa: PLC0415 - as above
+
+    triage = config.triage
+    if not triage.enabled:
+        yield "triage", "off: alerts go out untriaged"
+        return
+    yield "triage", f"{triage.model} at {describe(triage)['ollama_url']}, {triage.timeout_s:g} s a question"
+    deadlines = ", ".join(f"{level} {triage.deadline_s[level]:g} s" for level in reversed(Level))
+    yield "  deadlines", f"{deadlines}; past it the alert goes out, and the verdict follows"
+    yield "  floors", "no verdict lowers a rule's level; critical and high go to every sink whatever it says"
+    if triage.raise_on_malicious:
+        yield "  malicious", "raises an alert by one level"
+    if triage.benign_to_journald:
+        yield "  benign", "keeps medium and below in the journal"
+
+
+def _describe_webhook(webhook: WebhookSettings) -> str:
+    from watchdogd.conversion import describe  # noqa: PLC0415 - as above
+
+    signed = "signed" if webhook.secret else "not signed"
+    return f"{webhook.name}: {describe(webhook)['url']}, from {webhook.min_level} up, {signed}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
