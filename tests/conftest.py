@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytest_plugins = ["tests.ollama.fixtures"]
+"""The fixture `ollama`: a small model behind Ollama's protocol."""
+
 
 @pytest.fixture(scope="session")
 def corpora() -> Path:

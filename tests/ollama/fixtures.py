@@ -10,8 +10,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -65,22 +66,19 @@ def free_port() -> int:
         return port
 
 
-class _running:  # noqa: N801 - reads as what it does
+@contextmanager
+def _running(command: list[str | Path], out: IO[bytes], environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A program for the length of a `with`; ended by its own process id."""
-
-    def __init__(self, command: list[str | Path], out: object, environ: dict[str, str]) -> None:
-        self._process = subprocess.Popen(command, stdout=out, stderr=out, env=environ, stdin=subprocess.DEVNULL)  # type: ignore[call-overload]
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
+    process = subprocess.Popen(command, stdout=out, stderr=out, env=environ, stdin=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            self._process.wait(10)
+            process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(10)
+            process.kill()
+            process.wait(10)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,7 +15,10 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERSION = "0.32.0"
 MAX_TOP_LOGPROBS = 20
@@ -54,10 +57,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer({"/api/chat": self._chat}.get(self.path))
 
-    def _answer(self, handle: Any) -> None:  # noqa: ANN401 - one of the methods below, or None
+    def _answer(self, handle: Callable[[], dict[str, Any]] | None) -> None:
+        if handle is None:
+            self._send(404, {"error": "404 page not found"})
+            return
         try:
-            if handle is None:
-                raise ApiError(404, "404 page not found")
             self._send(200, handle())
         except ApiError as error:
             self._send(error.status, {"error": str(error)})
