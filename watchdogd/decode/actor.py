@@ -1,0 +1,77 @@
+"""Who acted, as one record says it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from watchdogd.decode.interpret import UNSET_ID, decode_string
+
+if TYPE_CHECKING:
+    from watchdogd.decode.record import AuditLine
+    from watchdogd.entities import FieldValue
+
+_ABSENT: Final = frozenset({"", "(none)", "(null)", "?"})
+_MAX_DIGITS: Final = 10
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Identity of the process that a record is about. What the record lacks is None."""
+
+    pid: int | None
+    ppid: int | None
+    uid: int | None
+    user: str | None
+    """From the enriched part of the line; never looked up."""
+    auid: int | None
+    login: str | None
+    session: str | None
+    tty: str | None
+    comm: str | None
+    exe: str | None
+
+
+def parse_number(raw: str | None) -> int | None:
+    """A decimal number as records write it; None for anything else."""
+    if raw is None or len(raw) > _MAX_DIGITS or not raw.isdecimal():
+        return None
+    return int(raw)
+
+
+def present(raw: str | None) -> str | None:
+    """Text of a string field; None where the record says that there is none."""
+    return None if raw is None or raw in _ABSENT else decode_string(raw)
+
+
+def read_actor(line: AuditLine) -> Actor:
+    """Actor of a SYSCALL, USER_* or other record with `pid`, `uid` and the like."""
+    values = line.values
+    get = values.get
+    enriched = line.enriched
+    auid = get("auid")
+    session = get("ses")
+    return Actor(
+        pid=parse_number(get("pid")),
+        ppid=parse_number(get("ppid")),
+        uid=parse_number(get("uid")),
+        user=enriched.get("UID") if enriched else None,
+        auid=None if auid == UNSET_ID else parse_number(auid),
+        login=enriched.get("AUID") if enriched and auid != UNSET_ID else None,
+        session=None if session == UNSET_ID else session,
+        tty=present(get("tty") or get("terminal")),
+        comm=present(get("comm")),
+        exe=present(get("exe")),
+    )
+
+
+def describe_actor(actor: Actor) -> dict[str, FieldValue | tuple[FieldValue, ...]]:
+    """Sysmon-for-Linux's names: `User` is the name where the log has it, else the uid as text."""
+    return {
+        "Image": actor.exe,
+        "User": actor.user or (str(actor.uid) if actor.uid is not None else None),
+        "ProcessId": actor.pid,
+        "ParentProcessId": actor.ppid,
+        "LogonId": str(actor.auid) if actor.auid is not None else None,
+        "TerminalSessionId": actor.session,
+    }

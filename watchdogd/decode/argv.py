@@ -1,0 +1,66 @@
+"""Argument vectors out of EXECVE records: split arguments joined, omitted ones put back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from watchdogd.decode.actor import parse_number
+from watchdogd.decode.interpret import decode_bytes, decode_string
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchdogd.decode.record import AuditLine
+
+_NAME: Final = re.compile(r"a([0-9]{1,7})(?:\[([0-9]{1,7})\])?")
+_MAX_PUT_BACK: Final = 1024
+"""More missing arguments than this are loss, not empty strings that the kernel left out."""
+
+
+def join_argv(records: Sequence[AuditLine], missing: list[str]) -> tuple[str, ...]:
+    """The argument vector of an exec; what cannot be made whole is said in `missing`.
+
+    Long arguments come as `a1_len=` and pieces `a1[0]= a1[1]=`, long vectors as several records. The kernel leaves
+    empty arguments out and counts them in `argc`.
+    """
+    if len(records) == 1:
+        simple = _read_simple(records[0])
+        if simple is not None:
+            return simple
+    whole: dict[int, str] = {}
+    pieces: dict[int, dict[int, bytes]] = {}
+    argc = 0
+    for record in records:
+        for name, raw in record.pairs:
+            found = _NAME.fullmatch(name)
+            if found is None:
+                argc = max(argc, (parse_number(raw) or 0) if name == "argc" else 0)
+            elif found[2] is None:
+                whole.setdefault(int(found[1]), decode_string(raw))
+            else:
+                pieces.setdefault(int(found[1]), {}).setdefault(int(found[2]), decode_bytes(raw))
+    for index, parts in pieces.items():
+        if len(parts) <= max(parts):
+            missing.append(f"argument {index} lacks pieces")
+        whole[index] = b"".join(parts[at] for at in sorted(parts)).decode("utf-8", "backslashreplace")
+    return _put_back(whole, argc, missing)
+
+
+def _read_simple(record: AuditLine) -> tuple[str, ...] | None:
+    """The usual record: `argc` and then exactly its arguments in order. None for any other."""
+    pairs = record.pairs
+    if not pairs or pairs[0][0] != "argc" or pairs[0][1] != str(len(pairs) - 1):
+        return None
+    if pairs[-1][0] != f"a{len(pairs) - 2}" or any(name[-1] == "]" or name[-1] == "n" for name, _ in pairs):
+        return None
+    return tuple([decode_string(raw) for _, raw in pairs[1:]])
+
+
+def _put_back(whole: dict[int, str], argc: int, missing: list[str]) -> tuple[str, ...]:
+    size = max(argc, max(whole, default=-1) + 1)
+    lacking = size - len(whole)
+    if lacking > _MAX_PUT_BACK:
+        missing.append(f"{lacking} of {size} arguments")
+        return tuple(whole[index] for index in sorted(whole))
+    return tuple(whole.get(index, "") for index in range(size))

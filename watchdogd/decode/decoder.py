@@ -1,0 +1,131 @@
+"""The room's door: raw records in, events out, everything that goes wrong counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from watchdogd.decode.event import SOURCE, build_event
+from watchdogd.decode.reassemble import OpenEvent, Reassembler, SerialLedger
+from watchdogd.entities import Event, EventId, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchdogd.decode.record import AuditLine
+    from watchdogd.entities import Record
+    from watchdogd.telemetry import Counters
+
+COUNTERS: Final = (
+    "decode_events_total",
+    "decode_late_records_total",
+    "decode_duplicate_records_total",
+    "decode_incomplete_events_total",
+    "decode_garbage_lines_total",
+    "decode_serial_gaps_total",
+)
+_SEPARATORS: Final = (b"----", b"time->")
+"""What ausearch prints between events: no records, and nothing is lost by passing over them."""
+
+_MAX_NODES: Final = 1024
+
+
+class Decoded(NamedTuple):
+    """Events that are complete, and positions of lines that will never be part of one."""
+
+    events: list[Event]
+    ignored: list[Position]
+
+
+class Decoder:
+    """Lines to events. Not thread-safe; time is what the caller says (`now_ms`, any clock that moves in ms).
+
+    `live` completes events by that clock (call `tick` at least every 20 ms while `pending`); otherwise only by what
+    the log holds, so that the same lines always give the same events.
+    """
+
+    def __init__(self, counters: Counters, *, live: bool) -> None:
+        self._counters = counters
+        self._reassembler = Reassembler(live=live)
+        self._serials: dict[str | None, SerialLedger] = {}
+        for name in COUNTERS:
+            counters.add(name, 0)
+
+    @property
+    def pending(self) -> int:
+        """Events whose records may still be coming."""
+        return self._reassembler.pending
+
+    def feed(self, records: Sequence[Record], now_ms: int) -> Decoded:
+        """Take lines in the order they were read. Never raises, whatever they hold."""
+        return self._finish(self._reassembler.feed(records, now_ms))
+
+    def tick(self, now_ms: int) -> Decoded:
+        """Let go what time has made ready (live only)."""
+        return self._finish(self._reassembler.release(now_ms))
+
+    def drain(self) -> Decoded:
+        """Let everything go: the input has ended."""
+        decoded = self._finish(self._reassembler.drain())
+        for ledger in self._serials.values():
+            self._raise("decode_serial_gaps_total", ledger.settle())
+        return decoded
+
+    def _finish(self, ready: list[OpenEvent]) -> Decoded:
+        ignored: list[Position] = []
+        self._count_garbage(ignored)
+        events: list[Event] = []
+        late = duplicates = incomplete = gaps = 0
+        for opened in ready:
+            records: Sequence[AuditLine] = opened.records
+            unique = {line.record.data: line for line in reversed(records)}
+            if len(unique) != len(records):
+                duplicates += len(records) - len(unique)
+                records = _drop_duplicates(records, ignored)
+            if opened.late:
+                late += len(records)
+            else:
+                gaps += self._note_serial(opened)
+            event_id = EventId(SOURCE, opened.node, opened.time_ms, opened.serial)
+            built = build_event(event_id, records, late=opened.late)
+            incomplete += built.incomplete
+            events.append(built.event)
+        if events:
+            self._counters.add("decode_events_total", len(events))
+            self._raise("decode_late_records_total", late)
+            self._raise("decode_duplicate_records_total", duplicates)
+            self._raise("decode_incomplete_events_total", incomplete)
+            self._raise("decode_serial_gaps_total", gaps)
+        return Decoded(events, ignored)
+
+    def _count_garbage(self, ignored: list[Position]) -> None:
+        garbage = 0
+        for record in self._reassembler.take_garbage():
+            if record.position is not None:
+                ignored.append(record.position)
+            text = record.data.strip()
+            garbage += bool(text) and not text.startswith(_SEPARATORS)
+        self._raise("decode_garbage_lines_total", garbage)
+
+    def _note_serial(self, opened: OpenEvent) -> int:
+        ledger = self._serials.get(opened.node)
+        if ledger is None:
+            if len(self._serials) >= _MAX_NODES:
+                self._serials.clear()
+            ledger = self._serials[opened.node] = SerialLedger()
+        return ledger.note(opened.serial, opened.time_ms)
+
+    def _raise(self, name: str, amount: int) -> None:
+        if amount:
+            self._counters.add(name, amount)
+
+
+def _drop_duplicates(records: Sequence[AuditLine], ignored: list[Position]) -> list[AuditLine]:
+    seen: set[bytes] = set()
+    kept = []
+    for line in records:
+        if line.line not in seen:
+            seen.add(line.line)
+            kept.append(line)
+        elif line.position is not None:
+            ignored.append(line.position)
+    return kept

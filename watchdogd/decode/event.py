@@ -1,0 +1,161 @@
+"""Records of one event to an Event: who did it, what the Sigma views say, and what is odd about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from watchdogd.decode import tables
+from watchdogd.decode.actor import Actor, read_actor
+from watchdogd.decode.argv import join_argv
+from watchdogd.decode.interpret import decode_string
+from watchdogd.decode.views import Observation, view_syscall
+from watchdogd.decode.views_user import view_report
+from watchdogd.entities import Event, EventId, Process, ProcessKey, View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchdogd.decode.record import AuditLine
+
+SOURCE: Final = "audit"
+"""`source` of every event of this room, whether it came from a file or from a socket."""
+
+_SYSCALL_TYPES: Final = frozenset({"SYSCALL", "URINGOP"})
+_EXEC_SYSCALLS: Final = frozenset({"execve", "execveat"})
+_AUXILIARY_TYPES: Final = frozenset({"CWD", "PROCTITLE", "EOE", "BPRM_FCAPS", "SOCKETCALL", "IPC", "FD_PAIR", "MMAP"})
+"""Types that say more about a syscall and nothing of their own."""
+
+
+class Built(NamedTuple):
+    """An event, and whether records of it are missing."""
+
+    event: Event
+    incomplete: bool
+
+
+class _Parts:
+    """Records of one event by what they are for."""
+
+    __slots__ = ("cwd", "execve", "paths", "proctitle", "reports", "sockaddr", "syscall", "warnings")
+
+    def __init__(self, records: Sequence[AuditLine]) -> None:
+        self.syscall: AuditLine | None = None
+        self.execve: list[AuditLine] = []
+        self.paths: list[AuditLine] = []
+        self.reports: list[AuditLine] = []
+        self.cwd: AuditLine | None = None
+        self.sockaddr: AuditLine | None = None
+        self.proctitle: AuditLine | None = None
+        self.warnings: list[str] = []
+        for line in records:
+            kind = line.type
+            if kind == "PATH":
+                self.paths.append(line)
+            elif kind in _SYSCALL_TYPES:
+                if self.syscall is not None:
+                    self.warnings.append("more than one SYSCALL record; the first one counts")
+                else:
+                    self.syscall = line
+            elif kind == "PROCTITLE":
+                self.proctitle = line
+            elif kind == "CWD":
+                self.cwd = line
+            elif kind == "EXECVE":
+                self.execve.append(line)
+            elif kind == "SOCKADDR":
+                self.sockaddr = line
+            elif kind not in _AUXILIARY_TYPES:
+                self.reports.append(line)
+
+
+def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool = False) -> Built:
+    """An Event of all records of one id, in the order they were read. Never raises, whatever they hold.
+
+    What is odd stands in `warnings`; `late` says that other records of the id were judged before.
+    """
+    parts = _Parts(records)
+    warnings = parts.warnings
+    missing: list[str] = []
+    if late:
+        warnings.append("late: other records of this event were judged before")
+    views: list[View] = []
+    process: Process | None = None
+    cwd = decode_string(parts.cwd.get("cwd") or "") or None if parts.cwd is not None else None
+    if parts.syscall is not None:
+        actor = read_actor(parts.syscall)
+        name = tables.name_syscall(parts.syscall.get("arch"), parts.syscall.get("syscall"))
+        argv: tuple[str, ...] = ()
+        if parts.execve:
+            argv = join_argv(parts.execve, missing)
+        elif name in _EXEC_SYSCALLS and parts.syscall.get("success") == "yes":
+            missing.append("no EXECVE record: the arguments are PROCTITLE's, which the kernel cuts at 128 bytes")
+            argv = _argv_of_proctitle(parts.proctitle)
+        _check_items(parts, missing)
+        seen = Observation(
+            name or _name_unnamed(parts.syscall), parts.syscall, actor, argv, cwd, parts.paths, parts.sockaddr
+        )
+        views += view_syscall(seen, warnings)
+        process = make_process(actor, event_id.time_ms, argv, cwd)
+    elif parts.paths or parts.execve or parts.cwd or parts.proctitle or parts.sockaddr:
+        missing.append("no SYSCALL record: who did it is unknown")
+    for line in parts.reports:
+        actor = read_actor(line)
+        views.append(view_report(line, actor))
+        if process is None and actor.pid is not None:
+            process = make_process(actor, event_id.time_ms, (), None)
+    if not views:
+        views.append(View("audit_record", "fragment", "unknown", {"RecordType": _first_type(records)}))
+    event = Event(
+        id=event_id,
+        source=SOURCE,
+        records=tuple(records),
+        views=tuple(views),
+        process=process,
+        warnings=(*warnings, *missing),
+    )
+    return Built(event, bool(missing))
+
+
+def make_process(actor: Actor, time_ms: int, argv: tuple[str, ...], cwd: str | None) -> Process | None:
+    """The process as one record tells of it; the start time is provisional (that of the event)."""
+    if actor.pid is None:
+        return None
+    return Process(
+        key=ProcessKey("", actor.pid, time_ms),
+        pid=actor.pid,
+        ppid=actor.ppid,
+        exe=actor.exe,
+        comm=actor.comm,
+        argv=argv,
+        cwd=cwd,
+        uid=actor.uid,
+        user=actor.user,
+        auid=actor.auid,
+        login=actor.login,
+        session=actor.session,
+        tty=actor.tty,
+    )
+
+
+def _argv_of_proctitle(proctitle: AuditLine | None) -> tuple[str, ...]:
+    if proctitle is None:
+        return ()
+    return tuple(decode_string(proctitle.get("proctitle") or "").rstrip("\0").split("\0"))
+
+
+def _check_items(parts: _Parts, missing: list[str]) -> None:
+    """The SYSCALL record says how many PATH records belong to it."""
+    items = parts.syscall.get("items") if parts.syscall is not None else None
+    if items is None or not items.isdecimal():
+        return
+    if len(parts.paths) < int(items[:9]):
+        missing.append(f"{len(parts.paths)} of {items[:9]} PATH records")
+
+
+def _name_unnamed(line: AuditLine) -> str:
+    operation = line.get("uring_op")
+    return f"io_uring({operation})" if operation is not None else f"syscall({line.get('syscall') or '?'})"
+
+
+def _first_type(records: Sequence[AuditLine]) -> str:
+    return records[0].type if records else ""

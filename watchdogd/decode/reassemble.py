@@ -1,0 +1,232 @@
+"""Records back into events. Records of one event interleave with those of others and may arrive in any order.
+
+One rule for both modes: events leave in the order of their first lines, so an event is let go when it is at the head
+and ready. Ready means:
+- a type that stands alone (`tables.stands_alone`): at once;
+- live: 20 ms after the last record once PROCTITLE or EOE was seen, else 1 s after the first; by the clock of the caller;
+- replay: when 256 newer events were opened or the log's own time went on by 2 s; no clock, so always the same;
+- both: when more than 256 events or 64 MiB are open, the head goes.
+Records that come after their event left form an event of the same id, marked `late`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from watchdogd.decode import tables
+from watchdogd.decode.record import AuditLine, match_plain_header, parse_header, split_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchdogd.entities import Record
+
+WINDOW_EVENTS: Final = 256
+WINDOW_MS: Final = 2_000
+QUIET_MS: Final = 20
+AGE_MS: Final = 1_000
+OPEN_BYTES: Final = 64 << 20
+REMEMBERED_EVENTS: Final = 1024
+"""How many events that left are remembered, to know a late record."""
+
+Key = bytes | tuple[str, bytes]
+"""A header's stamp; with the node in front where there is one."""
+
+_CLOSING: Final = frozenset({"PROCTITLE", "EOE"})
+_SERIALS: Final = 2**32
+_FARTHEST_GAP: Final = 2**20
+"""A jump beyond this is another boot or another host's log, not loss."""
+
+
+class OpenEvent:
+    """Records of one event so far."""
+
+    __slots__ = (
+        "alone",
+        "closing",
+        "first_ms",
+        "key",
+        "last_ms",
+        "late",
+        "number",
+        "records",
+        "serial",
+        "size",
+        "time_ms",
+    )
+
+    def __init__(self, key: Key, number: int, now_ms: int, *, late: bool) -> None:
+        self.key = key
+        self.number = number
+        self.time_ms, self.serial = split_stamp(key if isinstance(key, bytes) else key[1])
+        self.first_ms = now_ms
+        self.last_ms = now_ms
+        self.records: list[AuditLine] = []
+        self.closing = False
+        self.alone = False
+        self.late = late
+        self.size = 0
+
+    @property
+    def node(self) -> str | None:
+        """The host that recorded it, where the line says so."""
+        return None if isinstance(self.key, bytes) else self.key[0]
+
+
+class Reassembler:
+    """Keeps open events. `live` decides whose time counts: the caller's clock, or the log's own."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
+        self._open: dict[Key, OpenEvent] = {}
+        self._queue: deque[OpenEvent] = deque()
+        self._ready: list[OpenEvent] = []
+        self._left: set[Key] = set()
+        self._left_order: deque[Key] = deque()
+        self._opened = 0
+        self._size = 0
+        self._types = tables.names_of_types()
+        self._alone = frozenset(name for name in self._types.values() if tables.stands_alone(name))
+        self._garbage: list[Record] = []
+
+    @property
+    def pending(self) -> int:
+        """Events that are still open."""
+        return len(self._queue)
+
+    def take_garbage(self) -> list[Record]:
+        """Lines that were no audit records, since this was last called."""
+        garbage, self._garbage = self._garbage, []
+        return garbage
+
+    def feed(self, records: Sequence[Record], now_ms: int) -> list[OpenEvent]:
+        """Take lines; give back the events that are ready. `now_ms` is the caller's clock (unused in replay)."""
+        opened = self._open
+        types = self._types
+        alone = self._alone
+        match = match_plain_header
+        for record in records:
+            data = record.data
+            found = match(data)
+            if found is not None and (name := types.get(found[1])) is not None:
+                key: Key = found[2]
+                line = AuditLine(name, record, found.end())
+            else:
+                header = parse_header(data)
+                if header is None:
+                    self._garbage.append(record)
+                    continue
+                key = header.stamp if header.node is None else (header.node, header.stamp)
+                name = header.type
+                line = AuditLine(name, record, header.body_at)
+            event = opened.get(key)
+            if event is None:
+                event = self._start(key, now_ms)
+            event.records.append(line)
+            event.last_ms = now_ms
+            event.size += len(data)
+            self._size += len(data)
+            if name in _CLOSING:
+                event.closing = True
+            elif name in alone:
+                event.alone = True
+            if self._size > OPEN_BYTES:
+                self._shed()
+        return self.release(now_ms)
+
+    def release(self, now_ms: int) -> list[OpenEvent]:
+        """Events that are ready at this time; in replay those that a newer event made ready."""
+        if self._live:
+            while self._queue and _is_ready(self._queue[0], now_ms):
+                self._leave()
+        ready, self._ready = self._ready, []
+        return ready
+
+    def drain(self) -> list[OpenEvent]:
+        """Everything that is open, ready or not."""
+        while self._queue:
+            self._leave()
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _start(self, key: Key, now_ms: int) -> OpenEvent:
+        event = OpenEvent(key, self._opened, now_ms, late=key in self._left)
+        self._opened += 1
+        queue = self._queue
+        while queue:
+            head = queue[0]
+            full = event.number - head.number > WINDOW_EVENTS
+            past = not self._live and (head.alone or event.time_ms - head.time_ms > WINDOW_MS)
+            if not (full or past):
+                break
+            self._leave()
+        queue.append(event)
+        self._open[key] = event
+        return event
+
+    def _leave(self) -> None:
+        event = self._queue.popleft()
+        del self._open[event.key]
+        self._size -= event.size
+        self._ready.append(event)
+        if event.key not in self._left:
+            self._left.add(event.key)
+            self._left_order.append(event.key)
+            if len(self._left_order) > REMEMBERED_EVENTS:
+                self._left.discard(self._left_order.popleft())
+
+    def _shed(self) -> None:
+        while self._queue and self._size > OPEN_BYTES // 2:
+            self._leave()
+
+
+def _is_ready(event: OpenEvent, now_ms: int) -> bool:
+    if event.alone:
+        return True
+    if event.closing and not 0 <= now_ms - event.last_ms < QUIET_MS:
+        return True
+    return not 0 <= now_ms - event.first_ms < AGE_MS
+
+
+class SerialLedger:
+    """Counts serials that never came, of one node. A hint of loss, not proof: kernels also skip serials.
+
+    Serials may come up to WINDOW_EVENTS too late, restart at boot and roll over at 2**32.
+    """
+
+    def __init__(self) -> None:
+        self._expected: int | None = None
+        """The next serial, counted on over the roll-over."""
+        self._ahead: list[int] = []
+        self._newest_ms = 0
+
+    def note(self, serial: int, time_ms: int) -> int:
+        """One event's serial; gives back how many serials are now known to be missing."""
+        if self._expected is None:
+            self._expected = serial
+        distance = (serial - self._expected) % _SERIALS
+        if distance > _FARTHEST_GAP:
+            if _SERIALS - distance <= WINDOW_EVENTS and time_ms - self._newest_ms <= WINDOW_MS:
+                return 0  # late, and counted as missing before
+            missing = self.settle()
+            self._expected, self._newest_ms = serial + 1, time_ms
+            return missing
+        self._newest_ms = max(self._newest_ms, time_ms)
+        heapq.heappush(self._ahead, self._expected + distance)
+        return self._settle_down_to(WINDOW_EVENTS)
+
+    def settle(self) -> int:
+        """Serials missing before the newest one; nothing more is waited for."""
+        return self._settle_down_to(0)
+
+    def _settle_down_to(self, waiting: int) -> int:
+        missing = 0
+        expected = self._expected or 0
+        while self._ahead and (len(self._ahead) > waiting or self._ahead[0] <= expected):
+            serial = heapq.heappop(self._ahead)
+            missing += max(0, serial - expected)
+            expected = max(expected, serial + 1)
+        self._expected = expected
+        return missing

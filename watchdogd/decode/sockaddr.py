@@ -1,0 +1,75 @@
+"""Socket addresses as SOCKADDR records carry them: `struct sockaddr`, as it stood in memory, in hex."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+import msgspec
+
+from watchdogd.decode import tables
+
+_UNIX: Final = 1
+_INET: Final = 2
+_INET6: Final = 10
+_NETLINK: Final = 16
+_MIN_INET: Final = 8
+_MIN_INET6: Final = 24
+_MIN_NETLINK: Final = 12
+
+
+class SocketAddress(msgspec.Struct, frozen=True):
+    """A decoded address. `family` is libaudit's name (`inet`, `local`...); what a family lacks is None."""
+
+    family: str
+    address: str | None = None
+    port: int | None = None
+    path: str | None = None
+    """Unix socket; an abstract name begins with `@`."""
+    netlink: tuple[int, int] | None = None
+    """Family and pid."""
+
+
+def decode_sockaddr(text: str) -> SocketAddress | None:
+    """Address of a raw `saddr` value, None where it is no hex or too short.
+
+    The family is in the byte order of the recording host: one of its two bytes is 0, so that either order is known.
+    """
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        return None
+    if len(data) < 2:  # noqa: PLR2004 - the family alone
+        return None
+    little = data[1] == 0
+    family = int.from_bytes(data[:2], "little" if little else "big")
+    if family == _INET and len(data) >= _MIN_INET:
+        return SocketAddress("inet", str(ipaddress.IPv4Address(data[4:8])), int.from_bytes(data[2:4], "big"))
+    if family == _INET6 and len(data) >= _MIN_INET6:
+        return SocketAddress("inet6", str(ipaddress.IPv6Address(data[8:24])), int.from_bytes(data[2:4], "big"))
+    if family == _UNIX:
+        return SocketAddress("local", path=_decode_unix(data[2:]))
+    name = tables.load_tables().socket_families.get(str(family), f"unknown-family({family})")
+    if family == _NETLINK and len(data) >= _MIN_NETLINK:
+        return SocketAddress(name, netlink=(family, int.from_bytes(data[4:8], "little" if little else "big")))
+    return SocketAddress(name)
+
+
+def _decode_unix(data: bytes) -> str:
+    if data[:1] == b"\0":
+        name = data[1:].rstrip(b"\0").replace(b"\0", b"@")
+        return "@" + name.decode("utf-8", "backslashreplace") if name else ""
+    return data.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+
+
+def describe_address(address: SocketAddress) -> str:
+    """One line as ausearch -i prints it."""
+    if address.port is not None:
+        return f"{{ saddr_fam={address.family} laddr={address.address} lport={address.port} }}"
+    if address.path is not None:
+        return f"{{ saddr_fam={address.family} path={address.path} }}"
+    if address.netlink is not None:
+        return f"{{ saddr_fam={address.family} nlnk-fam={address.netlink[0]} nlnk-pid={address.netlink[1]} }}"
+    if address.family == "unspec":
+        return "unknown-family(0)"
+    return f"{{ saddr_fam={address.family} }}" if "(" not in address.family else address.family

@@ -1,0 +1,302 @@
+"""Sigma's views of one syscall: process_creation, file_event and its kin, network_connection, and plain syscall.
+
+Field names are those of Sysmon for Linux where it has one.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Final
+
+from watchdogd.decode.actor import Actor, describe_actor, present
+from watchdogd.decode.interpret import decode_string, parse_hex
+from watchdogd.decode.sockaddr import SocketAddress, decode_sockaddr
+from watchdogd.entities import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from watchdogd.decode.record import AuditLine
+    from watchdogd.entities import FieldValue
+
+    Fields = dict[str, FieldValue | tuple[FieldValue, ...]]
+    Builder = Callable[["Observation", list[str]], list[View]]
+
+_O_ACCMODE: Final = 0o3
+_O_CREAT: Final = 0o100
+_O_TRUNC: Final = 0o1000
+_AT_FDCWD: Final = frozenset({"ffffff9c", "ffffffffffffff9c"})
+_EINPROGRESS: Final = "-115"
+_IP_FAMILIES: Final = frozenset({"inet", "inet6"})
+
+
+class Observation:
+    """One syscall with everything that its records say; paths are parsed when a view needs them."""
+
+    __slots__ = ("actor", "argv", "cwd", "name", "outcome", "paths", "sockaddr", "values")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one value for each kind of record
+        self,
+        name: str,
+        syscall: AuditLine,
+        actor: Actor,
+        argv: tuple[str, ...],
+        cwd: str | None,
+        paths: Sequence[AuditLine],
+        sockaddr: AuditLine | None,
+    ) -> None:
+        self.name = name
+        self.values = syscall.values
+        self.actor = actor
+        self.argv = argv
+        self.cwd = cwd
+        self.paths = paths
+        self.sockaddr = sockaddr
+        self.outcome = {"yes": "success", "no": "failure"}.get(self.values.get("success", ""), "unknown")
+
+    @property
+    def succeeded(self) -> bool:
+        """False only where the record says so."""
+        return self.outcome != "failure"
+
+
+def view_syscall(seen: Observation, warnings: list[str]) -> list[View]:
+    """At least one view. A syscall that failed creates nothing: it is seen as `syscall` or `file_access`."""
+    build = _BUILDERS.get(seen.name)
+    views = build(seen, warnings) if build is not None else []
+    return views or [_view_plain(seen)]
+
+
+def _view_plain(seen: Observation) -> View:
+    fields = describe_actor(seen.actor)
+    fields["Syscall"] = seen.name
+    fields["ExitCode"] = seen.values.get("exit")
+    fields["Outcome"] = seen.outcome
+    if seen.argv:
+        fields["CommandLine"] = " ".join(seen.argv)
+    if seen.cwd is not None:
+        fields["CurrentDirectory"] = seen.cwd
+    if seen.paths:
+        names = [_resolve(seen, item, None) for item in seen.paths if _kind(item) != "PARENT"]
+        fields["TargetFilename"] = tuple(name for name in names if name is not None)
+    address = _read_address(seen)
+    if address is not None and address.path is not None:
+        fields["SocketPath"] = address.path
+    return View("syscall", seen.name, seen.outcome, fields)
+
+
+def _view_exec(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: ARG001 - one signature for all
+    if not seen.succeeded:
+        return []
+    fields = describe_actor(seen.actor)
+    if fields["Image"] is None and seen.paths:
+        fields["Image"] = _resolve(seen, seen.paths[0], None)
+    fields["CommandLine"] = " ".join(seen.argv)
+    fields["CurrentDirectory"] = seen.cwd
+    return [View("process_creation", "exec", seen.outcome, fields)]
+
+
+def _view_open(seen: Observation, warnings: list[str]) -> list[View]:
+    flags = _open_flags(seen)
+    writes = bool(flags & _O_ACCMODE or flags & _O_TRUNC)
+    views = []
+    for item in seen.paths:
+        kind = _kind(item)
+        if kind == "PARENT":
+            continue
+        fields = _describe_target(seen, item, 0 if seen.name in _AT_CALLS else None, warnings)
+        created = kind == "CREATE" or (kind is None and bool(flags & _O_CREAT))
+        if seen.succeeded and (created or writes):
+            views.append(View("file_event", "create" if created else "write", seen.outcome, fields))
+        else:
+            fields["Outcome"] = seen.outcome
+            views.append(View("file_access", "write" if created or writes else "read", seen.outcome, fields))
+    return views
+
+
+def _open_flags(seen: Observation) -> int:
+    if seen.name == "creat":
+        return _O_CREAT | _O_TRUNC | 1
+    if seen.name == "openat2":
+        return _O_ACCMODE  # flags are behind a pointer: the worst is assumed
+    return parse_hex(seen.values.get("a2" if seen.name == "openat" else "a1")) or 0
+
+
+def _view_creation(seen: Observation, warnings: list[str]) -> list[View]:
+    """mkdir, mknod, link, symlink, truncate: what stands in the CREATE item, made from what else was named."""
+    if not seen.succeeded:
+        return []
+    targets = [item for item in seen.paths if _kind(item) == "CREATE"]
+    others = [item for item in seen.paths if _kind(item) not in {"CREATE", "PARENT"}]
+    at = _AT_CALLS.get(seen.name)
+    views = []
+    for item in targets or others[-1:]:
+        fields = _describe_target(seen, item, at[-1] if at else None, warnings)
+        if targets and others:
+            fields["SourceFilename"] = _resolve(
+                seen, others[0], None if seen.name.startswith("sym") or not at else at[0]
+            )
+        views.append(View("file_event", _ACTIONS.get(seen.name, seen.name), seen.outcome, fields))
+    return views
+
+
+def _view_rename(seen: Observation, warnings: list[str]) -> list[View]:
+    """From is the item that went away and came back under the new name: the same inode."""
+    if not seen.succeeded:
+        return []
+    created = [item for item in seen.paths if _kind(item) == "CREATE"]
+    gone = [item for item in seen.paths if _kind(item) == "DELETE"]
+    at = _AT_CALLS.get(seen.name)
+    views: list[View] = []
+    for item in created:
+        source = next((old for old in gone if old.get("inode") == item.get("inode")), gone[0] if gone else None)
+        fields = _describe_target(seen, item, at[-1] if at else None, warnings)
+        if source is not None:
+            fields["SourceFilename"] = _resolve(seen, source, at[0] if at else None)
+        views.append(View("file_event", "rename", seen.outcome, fields))
+        views.append(View("file_rename", "rename", seen.outcome, fields))
+    return views
+
+
+def _view_delete(seen: Observation, warnings: list[str]) -> list[View]:
+    if not seen.succeeded:
+        return []
+    gone = [item for item in seen.paths if _kind(item) == "DELETE"]
+    gone = gone or [item for item in seen.paths if _kind(item) != "PARENT"][-1:]
+    at = 0 if seen.name in _AT_CALLS else None
+    return [View("file_delete", "delete", seen.outcome, _describe_target(seen, item, at, warnings)) for item in gone]
+
+
+def _view_change(seen: Observation, warnings: list[str]) -> list[View]:
+    """Mode, owner, attributes or times of what is there already."""
+    if not seen.succeeded:
+        return []
+    at = 0 if seen.name in _AT_CALLS else None
+    views = []
+    for item in seen.paths:
+        if _kind(item) == "PARENT":
+            continue
+        fields = _describe_target(seen, item, at, warnings)
+        if "chmod" in seen.name:
+            mode = parse_hex(seen.values.get("a2" if seen.name.startswith("fchmodat") else "a1"))
+            fields["Mode"] = f"{mode & 0o7777:04o}" if mode is not None else None
+        views.append(View("file_change", _ACTIONS.get(seen.name, seen.name), seen.outcome, fields))
+    return views
+
+
+def _view_connection(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: ARG001 - one signature for all
+    """A connection that was tried, or a port that was opened. Unix and netlink sockets are plain syscalls."""
+    address = _read_address(seen)
+    if address is None or address.family not in _IP_FAMILIES:
+        return []
+    initiated = seen.name in {"connect", "sendto", "sendmsg"}
+    fields = describe_actor(seen.actor)
+    here, there = ("Destination", "Source") if seen.name == "bind" else ("Source", "Destination")
+    fields[f"{there}Ip"] = address.address
+    fields[f"{there}Port"] = address.port
+    fields[f"{here}Ip"] = fields[f"{here}Port"] = None
+    fields["Protocol"] = "unknown"
+    fields["Initiated"] = "true" if initiated else "false"
+    outcome = "success" if seen.values.get("exit") == _EINPROGRESS else seen.outcome
+    fields["Outcome"] = outcome
+    return [View("network_connection", seen.name, outcome, fields)]
+
+
+def _read_address(seen: Observation) -> SocketAddress | None:
+    raw = seen.sockaddr.get("saddr") if seen.sockaddr is not None else None
+    return decode_sockaddr(raw) if raw is not None else None
+
+
+def _describe_target(seen: Observation, item: AuditLine, at: int | None, warnings: list[str]) -> Fields:
+    fields = describe_actor(seen.actor)
+    name = _resolve(seen, item, at)
+    fields["TargetFilename"] = name
+    if name is not None and name.startswith("<fd "):
+        warnings.append(f"{name}: relative to an open directory, whose path the log does not say")
+    return fields
+
+
+def _kind(item: AuditLine) -> str | None:
+    return item.get("nametype") or item.get("objtype")
+
+
+def _resolve(seen: Observation, item: AuditLine, at: int | None) -> str | None:
+    """Absolute path of a PATH record; `at` is the argument that holds its directory's descriptor, None for cwd."""
+    name = present(item.get("name"))
+    if name is None:
+        return None
+    if name.startswith("/"):
+        return _normalise(name)
+    if at is not None:
+        descriptor = seen.values.get(f"a{at}")
+        if descriptor not in _AT_FDCWD:
+            return f"<fd {parse_hex(descriptor)}>/{name}"
+    return _normalise(f"{seen.cwd}/{name}") if seen.cwd is not None else name
+
+
+def _normalise(path: str) -> str:
+    """Without `.`, `..` and doubled slashes: `/tmp/../etc/shadow` is /etc/shadow. Links are not followed."""
+    if "/." in path or "//" in path:
+        return "/" + posixpath.normpath(path).lstrip("/")
+    return path
+
+
+_AT_CALLS: Final[dict[str, tuple[int, ...]]] = {
+    "openat": (0,),
+    "openat2": (0,),
+    "mkdirat": (0,),
+    "mknodat": (0,),
+    "unlinkat": (0,),
+    "fchmodat": (0,),
+    "fchmodat2": (0,),
+    "fchownat": (0,),
+    "futimesat": (0,),
+    "utimensat": (0,),
+    "linkat": (0, 2),
+    "symlinkat": (1,),
+    "renameat": (0, 2),
+    "renameat2": (0, 2),
+}
+"""Arguments that hold a directory's descriptor: source first, target last."""
+
+_ACTIONS: Final = {
+    "mkdirat": "mkdir",
+    "mknodat": "mknod",
+    "linkat": "link",
+    "symlinkat": "symlink",
+    "truncate64": "truncate",
+    "fchmod": "chmod",
+    "fchmodat": "chmod",
+    "fchmodat2": "chmod",
+    "fchown": "chown",
+    "fchownat": "chown",
+    "lchown": "chown",
+    "lsetxattr": "setxattr",
+    "fsetxattr": "setxattr",
+    "lremovexattr": "removexattr",
+    "fremovexattr": "removexattr",
+    "utime": "utimes",
+    "utimensat": "utimes",
+    "futimesat": "utimes",
+}
+"""One name for each family of calls, where it is not the call's own."""
+
+_BUILDERS: Final[dict[str, Builder]] = {
+    **dict.fromkeys(("execve", "execveat"), _view_exec),
+    **dict.fromkeys(("open", "openat", "openat2", "creat"), _view_open),
+    **dict.fromkeys(
+        ("mkdir", "mkdirat", "mknod", "mknodat", "link", "linkat", "symlink", "symlinkat", "truncate", "truncate64"),
+        _view_creation,
+    ),
+    **dict.fromkeys(("rename", "renameat", "renameat2"), _view_rename),
+    **dict.fromkeys(("unlink", "unlinkat", "rmdir"), _view_delete),
+    **dict.fromkeys(
+        (
+            *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
+            *("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr"),
+            *("utime", "utimes", "utimensat", "futimesat"),
+        ),
+        _view_change,
+    ),
+    **dict.fromkeys(("connect", "bind", "accept", "accept4", "sendto", "sendmsg"), _view_connection),
+}

@@ -1,0 +1,79 @@
+"""Views of what programs and the kernel report by records of their own: logons, accounts, services, verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from watchdogd.decode import tables
+from watchdogd.decode.actor import Actor, describe_actor, present
+from watchdogd.entities import View
+
+if TYPE_CHECKING:
+    from watchdogd.decode.record import AuditLine
+    from watchdogd.entities import FieldValue
+
+_OUTCOMES: Final = {
+    "success": "success",
+    "yes": "success",
+    "1": "success",
+    "failed": "failure",
+    "no": "failure",
+    "0": "failure",
+}
+_SERVICE_TYPES: Final = frozenset({"SERVICE_START", "SERVICE_STOP"})
+_NOT_LOGONS: Final = frozenset(
+    {
+        "SYSTEM_BOOT",
+        "SYSTEM_SHUTDOWN",
+        "SYSTEM_RUNLEVEL",
+        "USYS_CONFIG",
+        "SOFTWARE_UPDATE",
+        "TEST",
+        "TRUSTED_APP",
+        "USER_AVC",
+    }
+)
+
+
+def view_report(line: AuditLine, actor: Actor) -> View:
+    """The view of one record that is not part of a syscall's description.
+
+    USER_*, CRED_*, account changes and LOGIN give `authentication`, SERVICE_* `service`, everything else
+    `audit_record`.
+    """
+    kind = line.type
+    values = line.values
+    outcome = _OUTCOMES.get(values.get("res") or values.get("result") or values.get("success") or "", "unknown")
+    fields = describe_actor(actor)
+    fields["Operation"] = present(values.get("op"))
+    fields["Outcome"] = outcome
+    action = kind.lower()
+    if kind in _SERVICE_TYPES:
+        fields["Unit"] = present(values.get("unit"))
+        return View("service", action, outcome, fields)
+    if kind == "LOGIN" or (tables.is_user_type(kind) and kind not in _NOT_LOGONS):
+        return View("authentication", action, outcome, {**fields, **_describe_logon(line)})
+    fields["RecordType"] = kind
+    return View("audit_record", action, outcome, fields)
+
+
+def _describe_logon(line: AuditLine) -> dict[str, FieldValue | tuple[FieldValue, ...]]:
+    """`User` is whom it is about (the account), `SubjectUser` the one who acted."""
+    values = line.values
+    enriched = line.enriched
+    account = present(values.get("acct")) or enriched.get("ID") or present(values.get("id"))
+    if line.type == "LOGIN":
+        account = enriched.get("AUID") or values.get("auid")
+    actor = enriched.get("UID") or values.get("uid")
+    described: dict[str, FieldValue | tuple[FieldValue, ...]] = {
+        "User": account or actor,
+        "SubjectUser": actor,
+        "SourceIp": present(values.get("addr")),
+        "SourceHostname": present(values.get("hostname")),
+        "Terminal": present(values.get("terminal") or values.get("tty")),
+    }
+    command = present(values.get("cmd"))
+    if command is not None:
+        described["CommandLine"] = command
+        described["CurrentDirectory"] = present(values.get("cwd"))
+    return described
