@@ -118,8 +118,10 @@ def _read_detection(
     before = len(report.problems)
     detections: dict[str, syntax.Detection | None] = {}
     for name, value in definition.items():
-        if name != "condition":
-            detections[str(name)] = _read_selection(value, ("detection", name), lines, report)
+        if not isinstance(name, str):
+            report.add(("detection", name), f"YAML reads this name as {name!r}", "quote it")
+        elif name != "condition":
+            detections[name] = _read_selection(value, ("detection", name), lines, report)
     conditions = _read_conditions(document, list(detections), lines, report)
     if len(report.problems) > before or not conditions:
         return None
