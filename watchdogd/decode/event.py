@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from watchdogd.decode import tables
-from watchdogd.decode.actor import Actor, read_actor
+from watchdogd.decode.actor import Actor, present, read_actor
 from watchdogd.decode.argv import join_argv
+from watchdogd.decode.facts import read_syscall
 from watchdogd.decode.interpret import decode_string
 from watchdogd.decode.views import Observation, view_syscall
 from watchdogd.decode.views_user import view_report
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SOURCE: Final = "audit"
 """`source` of every event of this room, whether it came from a file or from a socket."""
 
+_CWD_START: Final = b'cwd="'
 _SYSCALL_TYPES: Final = frozenset({"SYSCALL", "URINGOP"})
 _EXEC_SYSCALLS: Final = frozenset({"execve", "execveat"})
 _AUXILIARY_TYPES: Final = frozenset({"CWD", "PROCTITLE", "EOE", "BPRM_FCAPS", "SOCKETCALL", "IPC", "FD_PAIR", "MMAP"})
@@ -80,22 +81,20 @@ def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool =
         warnings.append("late: other records of this event were judged before")
     views: list[View] = []
     process: Process | None = None
-    cwd = decode_string(parts.cwd.get("cwd") or "") or None if parts.cwd is not None else None
+    cwd = _read_cwd(parts.cwd) if parts.cwd is not None else None
     if parts.syscall is not None:
-        actor = read_actor(parts.syscall)
-        name = tables.name_syscall(parts.syscall.get("arch"), parts.syscall.get("syscall"))
+        facts = read_syscall(parts.syscall)
         argv: tuple[str, ...] = ()
         if parts.execve:
             argv = join_argv(parts.execve, missing)
-        elif name in _EXEC_SYSCALLS and parts.syscall.get("success") == "yes":
+        elif facts.name in _EXEC_SYSCALLS and facts.outcome == "success":
             missing.append("no EXECVE record: the arguments are PROCTITLE's, which the kernel cuts at 128 bytes")
             argv = _argv_of_proctitle(parts.proctitle)
-        _check_items(parts, missing)
-        seen = Observation(
-            name or _name_unnamed(parts.syscall), parts.syscall, actor, argv, cwd, parts.paths, parts.sockaddr
-        )
+        if facts.items is not None and len(parts.paths) < facts.items:
+            missing.append(f"{len(parts.paths)} of {facts.items} PATH records")
+        seen = Observation(facts, argv, cwd, parts.paths, parts.sockaddr)
         views += view_syscall(seen, warnings)
-        process = make_process(actor, event_id.time_ms, argv, cwd)
+        process = make_process(facts.actor, event_id.time_ms, argv, cwd)
     elif parts.paths or parts.execve or parts.cwd or parts.proctitle or parts.sockaddr:
         missing.append("no SYSCALL record: who did it is unknown")
     for line in parts.reports:
@@ -137,24 +136,18 @@ def make_process(actor: Actor, time_ms: int, argv: tuple[str, ...], cwd: str | N
     )
 
 
+def _read_cwd(line: AuditLine) -> str | None:
+    data = line.record.data
+    start = line.body_at + len(_CWD_START)
+    if data.startswith(_CWD_START, line.body_at) and data.find(b'"', start) == len(data) - 1:
+        return data[start:-1].decode("utf-8", "backslashreplace")
+    return present(line.get("cwd"))
+
+
 def _argv_of_proctitle(proctitle: AuditLine | None) -> tuple[str, ...]:
     if proctitle is None:
         return ()
     return tuple(decode_string(proctitle.get("proctitle") or "").rstrip("\0").split("\0"))
-
-
-def _check_items(parts: _Parts, missing: list[str]) -> None:
-    """The SYSCALL record says how many PATH records belong to it."""
-    items = parts.syscall.get("items") if parts.syscall is not None else None
-    if items is None or not items.isdecimal():
-        return
-    if len(parts.paths) < int(items[:9]):
-        missing.append(f"{len(parts.paths)} of {items[:9]} PATH records")
-
-
-def _name_unnamed(line: AuditLine) -> str:
-    operation = line.get("uring_op")
-    return f"io_uring({operation})" if operation is not None else f"syscall({line.get('syscall') or '?'})"
 
 
 def _first_type(records: Sequence[AuditLine]) -> str:

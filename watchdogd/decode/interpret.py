@@ -25,19 +25,94 @@ _ARGUMENT: Final = re.compile(r"a[0-9]+(?:\[[0-9]+\])?")
 _MAX_OCTAL_DIGITS: Final = 11
 
 _IDS: Final = frozenset(
-    "auid uid gid euid suid fsuid egid sgid fsgid ouid ogid oauid old-auid sauid id inode_uid inode_gid new_gid "
-    "obj_uid obj_gid iuid igid".split()
+    [
+        "auid",
+        "uid",
+        "gid",
+        "euid",
+        "suid",
+        "fsuid",
+        "egid",
+        "sgid",
+        "fsgid",
+        "ouid",
+        "ogid",
+        "oauid",
+        "old-auid",
+        "sauid",
+        "id",
+        "inode_uid",
+        "inode_gid",
+        "new_gid",
+        "obj_uid",
+        "obj_gid",
+        "iuid",
+        "igid",
+    ]
 )
 _SESSIONS: Final = frozenset({"ses", "oses"})
 _STRINGS: Final = frozenset(
-    "acct apparmor cmd comm cwd denied_mask device dir exe file grp info invalid_context key name new-acct new_group "
-    "new_name ocomm old_name operation path peer profile requested_mask root_dir src srcname sw target unit vm watch "
-    "hook".split()
+    [
+        "acct",
+        "apparmor",
+        "cmd",
+        "comm",
+        "cwd",
+        "denied_mask",
+        "device",
+        "dir",
+        "exe",
+        "file",
+        "grp",
+        "info",
+        "invalid_context",
+        "key",
+        "name",
+        "new-acct",
+        "new_group",
+        "new_name",
+        "ocomm",
+        "old_name",
+        "operation",
+        "path",
+        "peer",
+        "profile",
+        "requested_mask",
+        "root_dir",
+        "src",
+        "srcname",
+        "sw",
+        "target",
+        "unit",
+        "vm",
+        "watch",
+        "hook",
+    ]
 )
 """What the kernel or libaudit quotes, or writes in hex where quotes would not do."""
 
 _CAPABILITY_MASKS: Final = frozenset(
-    "cap_fi cap_fp cap_pi cap_pp cap_pe cap_pa fp fi old_pp old_pi old_pe old_pa new_pp new_pi new_pe pp pi pe pa".split()
+    [
+        "cap_fi",
+        "cap_fp",
+        "cap_pi",
+        "cap_pp",
+        "cap_pe",
+        "cap_pa",
+        "fp",
+        "fi",
+        "old_pp",
+        "old_pi",
+        "old_pe",
+        "old_pa",
+        "new_pp",
+        "new_pi",
+        "new_pe",
+        "pp",
+        "pi",
+        "pe",
+        "pa",
+    ]
 )
 _FILTER_LISTS: Final = {
     "0": "user",

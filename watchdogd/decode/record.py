@@ -106,9 +106,10 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     @property
     def enriched(self) -> dict[str, str]:
         """What auditd resolved on the recording host, by upper-case name, without quotes."""
-        _, separator, rest = self.record.data[self.body_at :].partition(ENRICHED_SEPARATOR)
-        if not separator:
+        start = self.record.data.find(ENRICHED_SEPARATOR, self.body_at)
+        if start < 0:
             return {}
+        rest = self.record.data[start + 1 :]
         return {name: value.strip('"') for name, value in _FIELD.findall(escape_bytes(rest.rstrip(b"\r\n")))}
 
     @property
@@ -123,11 +124,9 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
         return self.values.get(name)
 
     def _text(self) -> str:
-        body = self.record.data[self.body_at :]
-        end = body.find(ENRICHED_SEPARATOR)
-        if end >= 0:
-            body = body[:end]
-        return escape_bytes(body.rstrip(b"\r\n"))
+        data = self.record.data
+        end = data.find(ENRICHED_SEPARATOR, self.body_at)
+        return escape_bytes(data[self.body_at : end if end >= 0 else None].rstrip(b"\r\n"))
 
 
 def escape_bytes(data: bytes) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, Final
 
-from watchdogd.decode.actor import Actor, describe_actor, present
-from watchdogd.decode.interpret import decode_string, parse_hex
+from watchdogd.decode.actor import describe_actor
+from watchdogd.decode.facts import PathFacts, SyscallFacts, read_path
+from watchdogd.decode.interpret import parse_hex
 from watchdogd.decode.sockaddr import SocketAddress, decode_sockaddr
 from watchdogd.entities import View
 
@@ -33,26 +34,29 @@ _IP_FAMILIES: Final = frozenset({"inet", "inet6"})
 class Observation:
     """One syscall with everything that its records say; paths are parsed when a view needs them."""
 
-    __slots__ = ("actor", "argv", "cwd", "name", "outcome", "paths", "sockaddr", "values")
+    __slots__ = ("actor", "argv", "cwd", "facts", "name", "outcome", "path_lines", "sockaddr")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one value for each kind of record
+    def __init__(
         self,
-        name: str,
-        syscall: AuditLine,
-        actor: Actor,
+        facts: SyscallFacts,
         argv: tuple[str, ...],
         cwd: str | None,
-        paths: Sequence[AuditLine],
+        path_lines: Sequence[AuditLine],
         sockaddr: AuditLine | None,
     ) -> None:
-        self.name = name
-        self.values = syscall.values
-        self.actor = actor
+        self.facts = facts
+        self.name = facts.name
+        self.actor = facts.actor
+        self.outcome = facts.outcome
         self.argv = argv
         self.cwd = cwd
-        self.paths = paths
+        self.path_lines = path_lines
         self.sockaddr = sockaddr
-        self.outcome = {"yes": "success", "no": "failure"}.get(self.values.get("success", ""), "unknown")
+
+    @property
+    def paths(self) -> list[PathFacts]:
+        """All PATH records but those of parent folders."""
+        return [path for path in map(read_path, self.path_lines) if path.kind != "PARENT"]
 
     @property
     def succeeded(self) -> bool:
@@ -70,14 +74,14 @@ def view_syscall(seen: Observation, warnings: list[str]) -> list[View]:
 def _view_plain(seen: Observation) -> View:
     fields = describe_actor(seen.actor)
     fields["Syscall"] = seen.name
-    fields["ExitCode"] = seen.values.get("exit")
+    fields["ExitCode"] = seen.facts.exit
     fields["Outcome"] = seen.outcome
     if seen.argv:
         fields["CommandLine"] = " ".join(seen.argv)
     if seen.cwd is not None:
         fields["CurrentDirectory"] = seen.cwd
-    if seen.paths:
-        names = [_resolve(seen, item, None) for item in seen.paths if _kind(item) != "PARENT"]
+    if seen.path_lines:
+        names = [_resolve(seen, item, None) for item in seen.paths]
         fields["TargetFilename"] = tuple(name for name in names if name is not None)
     address = _read_address(seen)
     if address is not None and address.path is not None:
@@ -89,8 +93,8 @@ def _view_exec(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: A
     if not seen.succeeded:
         return []
     fields = describe_actor(seen.actor)
-    if fields["Image"] is None and seen.paths:
-        fields["Image"] = _resolve(seen, seen.paths[0], None)
+    if fields["Image"] is None and seen.path_lines:
+        fields["Image"] = _resolve(seen, read_path(seen.path_lines[0]), None)
     fields["CommandLine"] = " ".join(seen.argv)
     fields["CurrentDirectory"] = seen.cwd
     return [View("process_creation", "exec", seen.outcome, fields)]
@@ -101,11 +105,8 @@ def _view_open(seen: Observation, warnings: list[str]) -> list[View]:
     writes = bool(flags & _O_ACCMODE or flags & _O_TRUNC)
     views = []
     for item in seen.paths:
-        kind = _kind(item)
-        if kind == "PARENT":
-            continue
         fields = _describe_target(seen, item, 0 if seen.name in _AT_CALLS else None, warnings)
-        created = kind == "CREATE" or (kind is None and bool(flags & _O_CREAT))
+        created = item.kind == "CREATE" or (item.kind is None and bool(flags & _O_CREAT))
         if seen.succeeded and (created or writes):
             views.append(View("file_event", "create" if created else "write", seen.outcome, fields))
         else:
@@ -119,15 +120,15 @@ def _open_flags(seen: Observation) -> int:
         return _O_CREAT | _O_TRUNC | 1
     if seen.name == "openat2":
         return _O_ACCMODE  # flags are behind a pointer: the worst is assumed
-    return parse_hex(seen.values.get("a2" if seen.name == "openat" else "a1")) or 0
+    return parse_hex(seen.facts.args[2 if seen.name == "openat" else 1]) or 0
 
 
 def _view_creation(seen: Observation, warnings: list[str]) -> list[View]:
     """mkdir, mknod, link, symlink, truncate: what stands in the CREATE item, made from what else was named."""
     if not seen.succeeded:
         return []
-    targets = [item for item in seen.paths if _kind(item) == "CREATE"]
-    others = [item for item in seen.paths if _kind(item) not in {"CREATE", "PARENT"}]
+    targets = [item for item in seen.paths if item.kind == "CREATE"]
+    others = [item for item in seen.paths if item.kind != "CREATE"]
     at = _AT_CALLS.get(seen.name)
     views = []
     for item in targets or others[-1:]:
@@ -144,12 +145,12 @@ def _view_rename(seen: Observation, warnings: list[str]) -> list[View]:
     """From is the item that went away and came back under the new name: the same inode."""
     if not seen.succeeded:
         return []
-    created = [item for item in seen.paths if _kind(item) == "CREATE"]
-    gone = [item for item in seen.paths if _kind(item) == "DELETE"]
+    created = [item for item in seen.paths if item.kind == "CREATE"]
+    gone = [item for item in seen.paths if item.kind == "DELETE"]
     at = _AT_CALLS.get(seen.name)
     views: list[View] = []
     for item in created:
-        source = next((old for old in gone if old.get("inode") == item.get("inode")), gone[0] if gone else None)
+        source = next((old for old in gone if old.inode == item.inode), gone[0] if gone else None)
         fields = _describe_target(seen, item, at[-1] if at else None, warnings)
         if source is not None:
             fields["SourceFilename"] = _resolve(seen, source, at[0] if at else None)
@@ -161,8 +162,8 @@ def _view_rename(seen: Observation, warnings: list[str]) -> list[View]:
 def _view_delete(seen: Observation, warnings: list[str]) -> list[View]:
     if not seen.succeeded:
         return []
-    gone = [item for item in seen.paths if _kind(item) == "DELETE"]
-    gone = gone or [item for item in seen.paths if _kind(item) != "PARENT"][-1:]
+    gone = [item for item in seen.paths if item.kind == "DELETE"]
+    gone = gone or seen.paths[-1:]
     at = 0 if seen.name in _AT_CALLS else None
     return [View("file_delete", "delete", seen.outcome, _describe_target(seen, item, at, warnings)) for item in gone]
 
@@ -174,11 +175,9 @@ def _view_change(seen: Observation, warnings: list[str]) -> list[View]:
     at = 0 if seen.name in _AT_CALLS else None
     views = []
     for item in seen.paths:
-        if _kind(item) == "PARENT":
-            continue
         fields = _describe_target(seen, item, at, warnings)
         if "chmod" in seen.name:
-            mode = parse_hex(seen.values.get("a2" if seen.name.startswith("fchmodat") else "a1"))
+            mode = parse_hex(seen.facts.args[2 if seen.name.startswith("fchmodat") else 1])
             fields["Mode"] = f"{mode & 0o7777:04o}" if mode is not None else None
         views.append(View("file_change", _ACTIONS.get(seen.name, seen.name), seen.outcome, fields))
     return views
@@ -197,7 +196,7 @@ def _view_connection(seen: Observation, warnings: list[str]) -> list[View]:  # n
     fields[f"{here}Ip"] = fields[f"{here}Port"] = None
     fields["Protocol"] = "unknown"
     fields["Initiated"] = "true" if initiated else "false"
-    outcome = "success" if seen.values.get("exit") == _EINPROGRESS else seen.outcome
+    outcome = "success" if seen.facts.exit == _EINPROGRESS else seen.outcome
     fields["Outcome"] = outcome
     return [View("network_connection", seen.name, outcome, fields)]
 
@@ -207,7 +206,7 @@ def _read_address(seen: Observation) -> SocketAddress | None:
     return decode_sockaddr(raw) if raw is not None else None
 
 
-def _describe_target(seen: Observation, item: AuditLine, at: int | None, warnings: list[str]) -> Fields:
+def _describe_target(seen: Observation, item: PathFacts, at: int | None, warnings: list[str]) -> Fields:
     fields = describe_actor(seen.actor)
     name = _resolve(seen, item, at)
     fields["TargetFilename"] = name
@@ -220,15 +219,15 @@ def _kind(item: AuditLine) -> str | None:
     return item.get("nametype") or item.get("objtype")
 
 
-def _resolve(seen: Observation, item: AuditLine, at: int | None) -> str | None:
+def _resolve(seen: Observation, item: PathFacts, at: int | None) -> str | None:
     """Absolute path of a PATH record; `at` is the argument that holds its directory's descriptor, None for cwd."""
-    name = present(item.get("name"))
+    name = item.name
     if name is None:
         return None
     if name.startswith("/"):
         return _normalise(name)
     if at is not None:
-        descriptor = seen.values.get(f"a{at}")
+        descriptor = seen.facts.args[at]
         if descriptor not in _AT_FDCWD:
             return f"<fd {parse_hex(descriptor)}>/{name}"
     return _normalise(f"{seen.cwd}/{name}") if seen.cwd is not None else name
