@@ -39,6 +39,10 @@ class OffsetLedger:
         """How many positions are open."""
         return len(self._open)
 
+    def begin(self, start: Checkpoint) -> None:
+        """Reading begins here; holds until a line is closed."""
+        self._settled = start
+
     def open(self, position: Position) -> None:
         """A line was read and is not judged yet. Opened twice (read again), it must be closed twice."""
         entry = self._open.get(position)

@@ -1,0 +1,40 @@
+"""What is committed together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from watchdogd.entities import Alert, Checkpoint
+
+
+class NewAlert(msgspec.Struct, frozen=True):
+    """An alert, whom to tell and from when on, and whether triage is to be asked first."""
+
+    alert: Alert
+    sinks: tuple[str, ...]
+    due_ms: int
+    """The deadline of triage: deliveries fall due then, or earlier with the verdict."""
+    triage: bool
+
+
+class InstanceHeartbeat(msgspec.Struct, frozen=True):
+    """One life of the daemon, so that re-read events of its own former process are recognised."""
+
+    boot_id: str
+    pid: int
+    start_ms: int
+    last_ms: int
+    """When it was last known to live."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Alerts and the checkpoint that says they need not be found again: committed together or not at all."""
+
+    alerts: tuple[NewAlert, ...] = ()
+    checkpoint: Checkpoint | None = None
+    seen: dict[str, tuple[int, int]] = {}
+    """Pattern to how often it was seen since the last commit, and when first (ms): the rarity baseline."""
+    heartbeat: InstanceHeartbeat | None = None

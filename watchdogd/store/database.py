@@ -1,0 +1,256 @@
+"""The only state: one SQLite file, owned by one thread, behind an asynchronous front."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+
+from watchdogd.entities import Alert, Checkpoint
+from watchdogd.errors import StoreError
+from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
+from watchdogd.store.connection import connect, explain, lock_database
+from watchdogd.store.documents import decode_alert
+from watchdogd.store.statements import (
+    BASELINE_PATTERNS,
+    add_verdict_deliveries,
+    call_off,
+    prune,
+    release_now,
+    write_batch,
+    write_verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from watchdogd.ports import Clock
+    from watchdogd.telemetry import Counters
+
+__all__ = ["Batch", "InstanceHeartbeat", "NewAlert", "Store"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_log = logging.getLogger("watchdogd.store")
+
+
+class Store:
+    """Alerts, deliveries, checkpoint, baseline. Every method that changes something is one transaction.
+
+    All work runs on one thread of its own, in the order it was asked for. Every method raises StoreError, and then has
+    changed nothing; later ones work again when the cause is mended.
+
+    Durability: WAL. A transaction with new alerts is synced to the disk before it counts (`synchronous = FULL`), for
+    the log's own lines may not survive a power cut, and host metrics cannot be read again. All others are not
+    (`NORMAL`): a power cut may undo the latest of them, in order and whole, so that the checkpoint is never ahead of
+    its alerts; lines are read again, deliveries made again, triage asked again. A killed process loses nothing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        counters: Counters,
+        clock: Clock,
+        *,
+        connection: sqlite3.Connection,
+        lock_fd: int,
+        executor: ThreadPoolExecutor,
+    ) -> None:
+        self._path = path
+        self._counters = counters
+        self._clock = clock
+        self._connection = connection
+        self._lock_fd = lock_fd
+        self._executor = executor
+        self._durable: bool | None = None
+        self._closed = False
+        self.sending: set[int] = set()
+        """Ids of deliveries in a sink's hands; only the store's thread touches it. A crash forgets them: they are
+        still `pending` in the file."""
+
+    @classmethod
+    async def open(cls, path: Path, counters: Counters, clock: Clock) -> Store:
+        """Open or make the database (mode 0600, missing folders 0700), exclusively.
+
+        Raises StoreError: a directory stands there, it is no database, another daemon has it, it is from a newer
+        version, or the disk refuses.
+        """
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="watchdogd-store")
+        loop = asyncio.get_running_loop()
+        try:
+            lock_fd = await loop.run_in_executor(executor, lock_database, path)
+            try:
+                connection = await loop.run_in_executor(executor, connect, path)
+            except BaseException:
+                os.close(lock_fd)
+                raise
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+        store = cls(path, counters, clock, connection=connection, lock_fd=lock_fd, executor=executor)
+        for name in ("store_commit_errors_total", "store_read_errors_total", "store_unreadable_alerts_total"):
+            counters.add(name, 0)
+        try:
+            await store.write(prune)
+        except StoreError as error:
+            _log.warning("old entries stay for now: %s", error)
+        return store
+
+    async def close(self) -> None:
+        """Finish what was asked for, write the WAL back, release the file; again is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
+        self._executor.shutdown(wait=True)
+        os.close(self._lock_fd)
+
+    async def write(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `work(connection, ...)` on the store's thread as one transaction, for the modules of this room."""
+        return await self._submit(partial(self._transact, partial(work, self._connection, *args, **kwargs)))
+
+    async def read(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `work(connection, ...)`, which changes nothing, on the store's thread."""
+        return await self._submit(partial(self._look, partial(work, self._connection, *args, **kwargs)))
+
+    async def commit(self, batch: Batch) -> frozenset[str]:
+        """Write a batch in one transaction; the ids of the alerts that were not known before.
+
+        Known alerts, and their deliveries, stay as they are: that is what absorbs lines that were read twice.
+        """
+        work = partial(write_batch, self._connection, batch, self._clock.now_ms())
+        return await self._submit(partial(self._transact, work, durable=bool(batch.alerts)))
+
+    async def record_verdict(
+        self,
+        alert: Alert,
+        *,
+        release: bool,
+        journald_only: bool,
+        verdict_update: bool,
+        journald_sink: str = "journald",
+    ) -> None:
+        """Store an alert with its verdict; triage of it is done.
+
+        Deliveries of it that no sink has been tried with yet fall due now (`release`), or, with `journald_only`, are
+        called off for every sink but `journald_sink`. With `verdict_update` each sink that has the alert already, or
+        is being sent it, is told the verdict once.
+        """
+        routed_but = journald_sink if journald_only else None
+        now_ms = self._clock.now_ms()
+
+        def work(connection: sqlite3.Connection) -> None:
+            write_verdict(connection, alert)
+            if routed_but is not None:
+                call_off(connection, alert.id, routed_but, self.sending, now_ms)
+            if release:
+                release_now(connection, alert.id, self.sending, now_ms)
+            if verdict_update:
+                add_verdict_deliveries(connection, alert.id, self.sending, now_ms)
+
+        await self.write(work)
+
+    async def load_checkpoint(self, source: str) -> Checkpoint | None:
+        """The last committed checkpoint of a source."""
+        query = "SELECT source, path, file_id, offset FROM checkpoints WHERE source = ?"
+        row = await self.read(lambda connection: connection.execute(query, (source,)).fetchone())
+        return None if row is None else Checkpoint(*row)
+
+    async def load_baseline(self, limit: int = BASELINE_PATTERNS) -> dict[str, tuple[int, int]]:
+        """Pattern to how often it was seen and when first (ms); the most recently seen where there are more."""
+        query = "SELECT pattern, seen, first_seen_ms FROM baseline ORDER BY last_seen_ms DESC LIMIT ?"
+        rows = await self.read(lambda connection: connection.execute(query, (limit,)).fetchall())
+        return {pattern: (seen, first_seen_ms) for pattern, seen, first_seen_ms in rows}
+
+    async def load_instances(self, boot_id: str | None = None) -> list[InstanceHeartbeat]:
+        """Former lives of the daemon, newest first: of one boot, or of all."""
+        query = (
+            "SELECT boot_id, pid, start_ms, last_ms FROM instances WHERE boot_id = ? OR ? IS NULL "
+            "ORDER BY last_ms DESC, start_ms DESC"
+        )
+        rows = await self.read(lambda connection: connection.execute(query, (boot_id, boot_id)).fetchall())
+        return [InstanceHeartbeat(*row) for row in rows]
+
+    async def pending_triage(self, limit: int) -> list[Alert]:
+        """Alerts that wait for a verdict, oldest first: triage resumes with them after a crash."""
+        return await self._load_alerts("WHERE triage_state = 'pending' ORDER BY seq LIMIT ?", limit)
+
+    async def find_alert(self, alert_id: str) -> Alert | None:
+        """The alert with this id."""
+        found = await self._load_alerts("WHERE id = ?", alert_id)
+        return found[0] if found else None
+
+    async def latest_alerts(self, limit: int) -> list[Alert]:
+        """The alerts committed last, newest first."""
+        return await self._load_alerts("ORDER BY seq DESC LIMIT ?", limit)
+
+    async def count_alerts(self) -> int:
+        """How many alerts there are."""
+        count: int = await self.read(lambda connection: connection.execute("SELECT count(*) FROM alerts").fetchone()[0])
+        return count
+
+    async def _load_alerts(self, clause: str, argument: str | int) -> list[Alert]:
+        query = f"SELECT id, document FROM alerts {clause}"  # noqa: S608 - clauses are constants of this class
+        rows = await self.read(lambda connection: connection.execute(query, (argument,)).fetchall())
+        alerts = []
+        for alert_id, document in rows:
+            try:
+                alerts.append(decode_alert(document))
+            except msgspec.DecodeError as error:
+                self._counters.add("store_unreadable_alerts_total")
+                _log.warning("alert %s cannot be read from the database: %s", alert_id, error)
+        return alerts
+
+    async def _submit(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise StoreError(f"{self._path}: the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _look(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            self._counters.add("store_read_errors_total")
+            raise StoreError(explain(self._path, error)) from error
+
+    def _transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
+        connection = self._connection
+        try:
+            if durable != self._durable:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            connection.execute("BEGIN IMMEDIATE")
+            result = work()
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._counters.add("store_commit_errors_total")
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(explain(self._path, error)) from error
+            raise
+        return result
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            _log.warning("%s: rolling back: %s", self._path, error)

@@ -1,0 +1,145 @@
+"""What is written to the database, statement by statement; each function is part of a caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from watchdogd.errors import StoreError
+from watchdogd.store.documents import encode_alert, escape_text
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Set as AbstractSet
+
+    from watchdogd.entities import Alert
+    from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
+
+BASELINE_PATTERNS = 100_000
+"""How many patterns the baseline keeps: those seen most recently."""
+
+INSTANCES = 100
+"""How many former lives of the daemon are kept."""
+
+_INT64_MAX = (1 << 63) - 1
+_UNTRIED = (
+    "alert_id = ? AND kind = 'alert' AND state = 'pending' AND attempts = 0 "
+    "AND id NOT IN (SELECT value FROM json_each(?))"
+)
+
+
+def clamp(number: int) -> int:
+    """The nearest number that a column holds: a garbled time in a log must not stop a commit."""
+    return max(-_INT64_MAX, min(_INT64_MAX, number))
+
+
+def as_json(values: AbstractSet[int] | AbstractSet[str]) -> str:
+    """A set as `json_each` takes it: SQL has no lists."""
+    return msgspec.json.encode(list(values)).decode()
+
+
+def write_batch(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> frozenset[str]:
+    """Write a batch; the ids of the alerts that are new."""
+    new = frozenset([item.alert.id for item in batch.alerts if _write_alert(connection, item, now_ms)])
+    point = batch.checkpoint
+    if point is not None:
+        connection.execute(
+            "INSERT INTO checkpoints (source, path, file_id, offset, saved_ms) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET path = excluded.path, file_id = excluded.file_id, "
+            "offset = excluded.offset, saved_ms = excluded.saved_ms",
+            (point.source, escape_text(point.path), point.file_id, point.offset, now_ms),
+        )
+    if batch.seen:
+        _write_baseline(connection, batch.seen, now_ms)
+    if batch.heartbeat is not None:
+        _write_heartbeat(connection, batch.heartbeat)
+    return new
+
+
+def _write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> bool:
+    alert = item.alert
+    state = "pending" if item.triage else "none"
+    cursor = connection.execute(
+        "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO NOTHING",
+        (alert.id, clamp(alert.time_ms), escape_text(alert.rule.id), alert.level.value, state, encode_alert(alert)),
+    )
+    if cursor.rowcount != 1:
+        return False
+    connection.executemany(
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms) VALUES (?, ?, 'alert', ?, ?)",
+        [(alert.id, sink, item.due_ms, now_ms) for sink in item.sinks],
+    )
+    return True
+
+
+def write_verdict(connection: sqlite3.Connection, alert: Alert) -> None:
+    """Replace an alert by itself with a verdict. Raises StoreError where it is not there."""
+    cursor = connection.execute(
+        "UPDATE alerts SET document = ?, level = ?, triage_state = 'done' WHERE id = ?",
+        (encode_alert(alert), alert.level.value, alert.id),
+    )
+    if cursor.rowcount != 1:
+        raise StoreError(f"alert {alert.id} is not in the database: its verdict cannot be kept")
+
+
+def _write_baseline(connection: sqlite3.Connection, seen: dict[str, tuple[int, int]], now_ms: int) -> None:
+    connection.executemany(
+        "INSERT INTO baseline (pattern, seen, first_seen_ms, last_seen_ms) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET seen = seen + excluded.seen, last_seen_ms = excluded.last_seen_ms, "
+        "first_seen_ms = min(first_seen_ms, excluded.first_seen_ms)",
+        [(escape_text(pattern), count, clamp(first_ms), now_ms) for pattern, (count, first_ms) in seen.items()],
+    )
+
+
+def _write_heartbeat(connection: sqlite3.Connection, beat: InstanceHeartbeat) -> None:
+    connection.execute(
+        "INSERT INTO instances (boot_id, pid, start_ms, last_ms) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET last_ms = max(last_ms, excluded.last_ms)",
+        (beat.boot_id, beat.pid, beat.start_ms, beat.last_ms),
+    )
+
+
+def prune(connection: sqlite3.Connection) -> None:
+    """Keep the baseline and the list of former lives within their bounds."""
+    connection.execute(
+        "DELETE FROM baseline WHERE pattern IN "
+        "(SELECT pattern FROM baseline ORDER BY last_seen_ms DESC LIMIT -1 OFFSET ?)",
+        (BASELINE_PATTERNS,),
+    )
+    connection.execute(
+        "DELETE FROM instances WHERE (boot_id, pid, start_ms) IN "
+        "(SELECT boot_id, pid, start_ms FROM instances ORDER BY last_ms DESC LIMIT -1 OFFSET ?)",
+        (INSTANCES,),
+    )
+
+
+def call_off(
+    connection: sqlite3.Connection, alert_id: str, kept_sink: str, sending: AbstractSet[int], now_ms: int
+) -> None:
+    """End the deliveries of an alert that no sink but `kept_sink` has been tried with."""
+    connection.execute(
+        f"UPDATE deliveries SET state = 'routed', ended_ms = ? WHERE {_UNTRIED} AND sink <> ?",  # noqa: S608 - a constant
+        (now_ms, alert_id, as_json(sending), kept_sink),
+    )
+
+
+def release_now(connection: sqlite3.Connection, alert_id: str, sending: AbstractSet[int], now_ms: int) -> None:
+    """Make the deliveries of an alert that no sink has been tried with due now."""
+    connection.execute(
+        f"UPDATE deliveries SET due_ms = min(due_ms, ?) WHERE {_UNTRIED}",  # noqa: S608 - a constant
+        (now_ms, alert_id, as_json(sending)),
+    )
+
+
+def add_verdict_deliveries(
+    connection: sqlite3.Connection, alert_id: str, sending: AbstractSet[int], now_ms: int
+) -> None:
+    """Tell the verdict to each sink that has the alert or is being sent it, once."""
+    connection.execute(
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms) "
+        "SELECT alert_id, sink, 'verdict', ?, ? FROM deliveries WHERE alert_id = ? AND kind = 'alert' "
+        "AND (state = 'delivered' OR id IN (SELECT value FROM json_each(?))) ON CONFLICT DO NOTHING",
+        (now_ms, now_ms, alert_id, as_json(sending)),
+    )
