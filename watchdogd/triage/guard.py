@@ -106,14 +106,14 @@ def mask_secrets(text: str) -> str:
     return text
 
 
-def mask_argv(argv: Sequence[str]) -> str:
-    """The command line as one string, secrets masked even where one argument names what the next one holds."""
+def join_argv(argv: Sequence[str]) -> str:
+    """The command line as one string, with what follows `--password` and its like masked; the rest is for `clean`."""
     parts: list[str] = []
     secret_next = False
     for arg in argv:
         parts.append(MASK if secret_next and not arg.startswith("-") else arg)
         secret_next = _SECRET_FLAG.fullmatch(arg) is not None
-    return mask_secrets(_bound(" ".join(parts)))
+    return " ".join(parts)
 
 
 def clean(text: str, cap: int) -> str:

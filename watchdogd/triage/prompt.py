@@ -10,7 +10,7 @@ import msgspec
 
 from watchdogd.entities import Label
 from watchdogd.errors import TriageError
-from watchdogd.triage.guard import clean, mask_argv, sanitize
+from watchdogd.triage.guard import clean, join_argv, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,9 +104,10 @@ class Question(msgspec.Struct, frozen=True):
     """Every text and number of the document, for the grounding check."""
     sha256: str
     """Over all messages."""
-    estimated_tokens: int
+    most_tokens: int
+    """No common tokenizer makes more of it, whatever the host's texts are."""
     least_tokens: int
-    """No tokenizer makes fewer of it: a server that counted less has cut the prompt."""
+    """No common tokenizer makes fewer of usual text: a server that counted less has cut the question."""
     cut: tuple[str, ...]
 
 
@@ -129,6 +130,8 @@ _CAPS = (
 _TOKEN_SHAPES = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\sA-Za-z]")
 _MESSAGE_TOKENS = 8
 """What a chat template adds around each message."""
+_TEMPLATE_TOKENS = 96
+"""What a chat template may add once, such as a date."""
 _LETTERS_A_TOKEN = 3
 _LEAST_BYTES_A_TOKEN = 8
 
@@ -138,19 +141,23 @@ def build_question(alert: Alert, *, num_ctx: int, num_predict: int) -> Question:
 
     Raises TriageError where even the smallest document does not fit.
     """
+    opening = _opening()
+    fixed = _TEMPLATE_TOKENS + sum(estimate_tokens(message["content"]) + _MESSAGE_TOKENS for message in opening)
     reserve = estimate_tokens(_EXPLAIN) + 2 * _MESSAGE_TOKENS + LABEL_TOKENS + num_predict
     for caps in _CAPS:
         document, cut = _describe(alert, caps)
-        messages = (*_opening(), {"role": "user", "content": _to_json(document)})
-        estimated = sum(estimate_tokens(message["content"]) + _MESSAGE_TOKENS for message in messages)
-        if estimated + reserve <= num_ctx:
-            encoded = msgspec.json.encode(messages)
+        content = _to_json(document)
+        # No tokenizer that works on bytes makes more tokens than bytes: no choice of text can outgrow this.
+        most = fixed + len(content.encode()) + _MESSAGE_TOKENS
+        if most + reserve <= num_ctx:
+            messages = (*opening, {"role": "user", "content": content})
+            size = sum(len(message["content"].encode()) for message in messages)
             return Question(
                 messages=messages,
                 evidence="\n".join(_flatten(document)),
-                sha256=hashlib.sha256(encoded).hexdigest(),
-                estimated_tokens=estimated,
-                least_tokens=sum(len(message["content"].encode()) for message in messages) // _LEAST_BYTES_A_TOKEN,
+                sha256=hashlib.sha256(msgspec.json.encode(messages)).hexdigest(),
+                most_tokens=most,
+                least_tokens=size // _LEAST_BYTES_A_TOKEN,
                 cut=cut,
             )
     raise TriageError(f"num_ctx {num_ctx} is too small for a question: raise it, or lower num_predict")
@@ -163,9 +170,10 @@ def explain_label(question: Question, label: Label) -> list[dict[str, str]]:
 
 
 def estimate_tokens(text: str) -> int:
-    """More tokens than the common tokenizers make of `text`.
+    """More tokens than the common tokenizers make of our own English.
 
-    Three letters of a word, one digit, one sign, and one byte of anything that is not ASCII count as one token.
+    Three letters of a word, one digit, one sign, and one byte of anything that is not ASCII count as one token. Texts
+    of the host can beat this (random letters do), so those are counted by bytes.
     """
     total = 0
     for part in _TOKEN_SHAPES.findall(text):
@@ -229,12 +237,11 @@ def _describe(alert: Alert, caps: _Caps) -> tuple[dict[str, Any], tuple[str, ...
 
 def _describe_process(process: Process, caps: _Caps) -> dict[str, Any]:
     """What is known of a process; unknown parts are left out."""
-    command = mask_argv(process.argv)
     known: dict[str, Any] = {
         "pid": process.pid,
         "ppid": process.ppid,
         "exe": clean(process.exe or "", caps.text // 2),
-        "command": clean(command, caps.text),
+        "command": clean(join_argv(process.argv), caps.text),
         "cwd": clean(process.cwd or "", caps.text // 2),
         "user": clean(process.user or ("" if process.uid is None else f"uid {process.uid}"), 40),
         "login": clean(process.login or "", 40),
