@@ -117,7 +117,9 @@ class _Converter:
         if complaint is None and (check := extra.get("check")) is not None:
             complaint = check(value)
         if complaint is not None:
-            shown = "" if "mask" in extra or value is None else f", not {_show(value)}"
+            shown = "" if "mask" in extra or value in (None, "") else f", not {_show(value)}"
+            if value is None and isinstance(keys[-1], int):
+                hint = "remove the item"
             return self._fail(keys, f"{complaint}{shown}", hint or _hint(info, value, keys))
         if extra.get("path") and self.base is not None:
             return str(self.base / str(value))

@@ -31,9 +31,10 @@ _WORDING = (
     ("did not find expected key", "neither a key nor the end of the block", "check quotes and indentation"),
     ("did not find expected '-' indicator", "a list goes on without its '-'", "check the indentation"),
     ("block sequence entries are not allowed", "a list cannot begin here", "begin it on a line of its own"),
-    ("did not find expected ',' or ']'", "a list in [brackets] is not closed", "or lacks a comma"),
-    ("did not find expected ',' or '}'", "a map in {braces} is not closed", "or lacks a comma"),
+    ("did not find expected ',' or ']'", "a list in [brackets] is not closed", "or a comma is missing"),
+    ("did not find expected ',' or '}'", "a map in {braces} is not closed", "or a comma is missing"),
     ("found unhashable key", "a list or map as a key", "quote text that holds braces or brackets"),
+    ("did not find expected node content", "no value where one must stand", "check commas, brackets and braces"),
     ("found undefined alias", "an alias to an anchor that does not exist", "quote text that begins with '*'"),
     ("found unknown escape character", "an unknown escape", "use 'single quotes' where \\ is meant literally"),
     ("found a tab character", "a tab in the indentation", "indent with spaces"),
@@ -56,7 +57,7 @@ class _Loader(_BaseLoader):  # type: ignore[misc]  # the C loader where libyaml 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:  # noqa: FBT001, FBT002 - PyYAML's own
         try:
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError) as error:
             raise _BadNodeError(node) from error
 
 
@@ -297,12 +298,14 @@ def _explain(error: yaml.MarkedYAMLError, text: str, path: str) -> Problem:
     """Say what a parser's error means to the person who wrote the file."""
     mark = error.problem_mark or error.context_mark
     place = Place(path) if mark is None else _place(path, mark)
+    lines = _BREAKS.split(text)
+    if place.line is not None and place.line > len(lines):  # the parser's end lies behind the last line
+        place = Place(path, len(lines), len(lines[-1]) + 1)
     said = error.problem or error.context or "not valid YAML"
     if error.context_mark is not None and "end of stream" in said and "quoted" in (error.context or ""):
         return Problem(_place(path, error.context_mark), "a quote that is opened here is never closed")
     if "cannot start any token" in said and mark is not None:
-        line = _BREAKS.split(text)[mark.line]
-        char = line[mark.column : mark.column + 1]
+        char = lines[mark.line][mark.column : mark.column + 1]
         if char == "\t":
             return Problem(place, "a tab where only spaces may stand", hint="indent with spaces")
         return Problem(place, f"nothing can begin with {char!r} here", hint="quote it")
@@ -311,6 +314,6 @@ def _explain(error: yaml.MarkedYAMLError, text: str, path: str) -> Problem:
     for known, message, hint in _WORDING:
         if known in said:
             opened = error.context_mark if "not closed" in message else None
-            where = f" (it begins at line {opened.line + 1}, column {opened.column + 1})" if opened else ""
+            where = f": it begins at line {opened.line + 1}, column {opened.column + 1}" if opened else ""
             return Problem(place, message + where, hint=hint)
     return Problem(place, f"not valid YAML: {said}")

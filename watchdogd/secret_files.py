@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 import stat
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 _MAX_URL_CHARACTERS = 2048
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, token
-_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|password", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"authorization|cookie|token|secret|api-?key|password", re.IGNORECASE)
+_SECRET_IN_TEXT = re.compile(
+    rf"(?i:{_SECRET_NAME.pattern})(?!\w*_file)[\w-]*['\"]?\s*:(?P<value>.*)|://(?P<rest>[^\s'\"]+)|whsec_(?P<key>\S+)"
+)
 
 
 class _Webhook(Protocol):
@@ -77,6 +81,24 @@ def mask_values(values: dict[str, str]) -> dict[str, str]:
     return dict.fromkeys(values, HIDDEN)
 
 
+def blot_secrets(line: str) -> str:
+    """Blot out what may be secret in a line of a file, character for character: a caret below it stays right.
+
+    That is the value of every key that sounds like a secret, and of a URL everything but its host.
+    """
+
+    def blot(found: re.Match[str]) -> str:
+        whole = found.group()
+        if (rest := found["rest"]) is not None:
+            authority, slash, tail = rest.partition("/")
+            user, at, host = authority.rpartition("@")
+            return "://" + "*" * len(user) + at + host + slash + "*" * len(tail)
+        secret = found["value"] if found["value"] is not None else found["key"]
+        return whole[: len(whole) - len(secret)] + re.sub(r"\S", "*", secret)
+
+    return _SECRET_IN_TEXT.sub(blot, line)
+
+
 def complain_url(url: str) -> str | None:
     """Say what is wrong with an HTTP URL, without quoting it; None where nothing is."""
     if not 0 < len(url) <= _MAX_URL_CHARACTERS:
@@ -103,7 +125,7 @@ def complete_webhook(
     url, secret, headers = settings.url, None, dict(settings.headers)
     for name, value in headers.items():
         _check_header(name, value, place_of("headers", name), problems)
-        if _SECRET_HEADER.search(name):
+        if _SECRET_NAME.search(name):
             message = f"the header {name!r} looks like a secret"
             problems.append(Problem(place_of("headers", name), message, "headers_file keeps it out of here", "warning"))
     if settings.url_file is not None:
@@ -117,6 +139,9 @@ def complete_webhook(
         problems.append(Problem(place, message, "use https://", "warning"))
     if settings.secret_file is not None:
         secret = _read_secret(settings.secret_file, place_of("secret_file"), search, problems)
+        if secret is not None and not _is_signing_secret(secret):
+            message = f"{search.find(settings.secret_file)} begins with whsec_ and is not base64 behind it"
+            problems.append(Problem(place_of("secret_file"), message))
     if settings.headers_file is not None:
         headers |= _read_headers(settings.headers_file, place_of("headers_file"), search, problems)
     return msgspec.structs.replace(webhook, url=url, secret=secret, headers=headers)
@@ -176,6 +201,16 @@ def _check_header(name: str, value: str, place: Place, problems: list[Problem]) 
     else:
         return True
     return False
+
+
+def _is_signing_secret(secret: str) -> bool:
+    """Standard Webhooks: `whsec_` and base64; any other text is used as it is."""
+    if not secret.startswith("whsec_"):
+        return True
+    try:
+        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return False
 
 
 def _is_exposed(url: str) -> bool:

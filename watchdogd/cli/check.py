@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 HELP = "check configuration and rules, and show what would be in force"
 
-_URL_REST = re.compile(r"(?<=://)[^\s'\"]+")
-
 
 class Report(msgspec.Struct, frozen=True):
     """What was found. `rules` is None where the rules cannot be loaded."""
@@ -34,6 +31,8 @@ class Report(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     rules: tuple[Rule, ...] | None
     inactive: tuple[tuple[Rule, str], ...]
+    config_file: str | None
+    """As its problems name it."""
     is_config_usable: bool
     """Where it is not, settings hold defaults in the place of what is wrong."""
 
@@ -81,13 +80,14 @@ def examine(config_path: Path | None, given: Sequence[Path], cwd: Path, environ:
             raise
         problems = list(error.problems)
         config, _ = read_config(None, environ={})
+    source = None if path is None else str(path)
     usable = not any(problem.severity == "error" for problem in problems)
     folders = rule_folders(config, given, cwd)
     try:
         rules = load_rules(folders)
     except RuleError as error:
-        return Report(config, folders, (*problems, *error.problems), None, (), usable)
-    return Report(config, folders, (*problems, *rules.warnings), rules.rules, rules.inactive, usable)
+        return Report(config, folders, (*problems, *error.problems), None, (), source, usable)
+    return Report(config, folders, (*problems, *rules.warnings), rules.rules, rules.inactive, source, usable)
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def render(report: Report) -> Iterator[str]:
 
     for problem in report.problems:
         yield escape_controls(str(problem))
-        yield from _show_source(problem)
+        yield from _show_source(problem, report.config_file)
     if report.problems:
         yield ""
     if report.is_config_usable:
@@ -134,9 +134,10 @@ def render(report: Report) -> Iterator[str]:
     yield f"{_count(report.count('error'), 'error')}, {_count(report.count('warning'), 'warning')}"
 
 
-def _show_source(problem: Problem) -> list[str]:
-    """Source line and caret; what may be secret in a URL is blotted out, column for column."""
+def _show_source(problem: Problem, config_path: str | None) -> list[str]:
+    """Source line and caret; of the configuration without what may be secret."""
     from watchdogd.marks import caret_lines, read_text  # noqa: PLC0415 - as above
+    from watchdogd.secret_files import blot_secrets  # noqa: PLC0415
 
     path = Path(problem.place.path)
     if problem.place.line is None or not path.is_file():
@@ -145,14 +146,7 @@ def _show_source(problem: Problem) -> list[str]:
         lines = caret_lines(problem, read_text(path))
     except ProblemsError:
         return []
-    return _URL_REST.sub(lambda found: _blot(found.group()), lines).splitlines()
-
-
-def _blot(rest: str) -> str:
-    """Keep the host of a URL, blot out the user before it and everything after it."""
-    authority, slash, tail = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    return "*" * len(user) + at + host + slash + "*" * len(tail)
+    return [blot_secrets(line) if problem.place.path == config_path else line for line in lines.splitlines()]
 
 
 def _list_rows(report: Report) -> Iterator[tuple[str, str]]:
