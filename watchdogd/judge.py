@@ -10,7 +10,7 @@ import msgspec
 from watchdogd.entities import Alert, Event, Position, Process, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
@@ -58,7 +58,7 @@ class Judge:
         """Judge by other rules from the next event on."""
         self._engine = engine
 
-    def feed(self, records: Iterable[Record], now_ms: int) -> Judged:
+    def feed(self, records: Sequence[Record], now_ms: int) -> Judged:
         """Judge the events that these records complete."""
         return self._judge(self._decoder.feed(records, now_ms), now_ms)
 
@@ -75,7 +75,7 @@ class Judge:
         events = list(events)
         return Judged([alert for event in events for alert in self._judge_event(event, now_ms)], [], len(events))
 
-    def warm(self, records: Iterable[Record], decoder: Decoder) -> None:
+    def warm(self, records: Sequence[Record], decoder: Decoder) -> None:
         """Learn the process tree from lines that were judged before; nothing is counted or matched again."""
         for decoded in (decoder.feed(records, 0), decoder.drain()):
             for event in decoded.events:

@@ -1,0 +1,170 @@
+"""`watchdogd replay FILE...`: judge recorded audit logs. Reads and writes no state, delivers nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from watchdogd.cli.options import add_config_option, add_rules_option
+from watchdogd.errors import TriageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+    from watchdogd.config import Config
+    from watchdogd.entities import Alert
+    from watchdogd.judge import Judge
+    from watchdogd.match.library import RuleSet
+    from watchdogd.telemetry import Counters
+    from watchdogd.triage.policy import Policy
+    from watchdogd.triage.triager import Triager
+
+HELP = "judge recorded audit logs and print the alerts"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_config_option(parser)
+    add_rules_option(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audit log, also .gz .xz .zst; - is standard input")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one alert a line")
+    parser.add_argument(
+        "--triage",
+        choices=("off", "auto", "on"),
+        default="off",
+        help="ask the model: never, if it answers, or fail without it (default: off)",
+    )
+    parser.add_argument("--summary", action="store_true", help="say on stderr what was read, and what was lost")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every alert once, after its verdict. 0 fine, 2 unreadable input, bad rules, or no model with `on`."""
+    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415 -- start-up of other commands
+    from watchdogd.match.library import load_rules  # noqa: PLC0415
+    from watchdogd.telemetry import Counters  # noqa: PLC0415
+
+    config = load_config(args.config, environ=os.environ, overrides={})
+    rules = load_rules(rule_folders(config, args.rules, Path.cwd()))
+    counters = Counters()
+    judge = build_judge(rules, counters)
+    alerts = judge_files(judge, args.files, counters)
+    print_alert = print_json if args.format == "json" else print_text
+    if args.triage == "off":
+        for alert in alerts:
+            print_alert(alert)
+    else:
+        asyncio.run(triage_and_print(alerts, config, counters, print_alert, must=args.triage == "on"))
+    if args.summary:
+        print_summary(counters)
+    return 0
+
+
+def build_judge(rules: RuleSet, counters: Counters) -> Judge:
+    """A judge that knows nothing but the files: no /proc, no user database, an empty baseline."""
+    from watchdogd.decode.decoder import Decoder  # noqa: PLC0415
+    from watchdogd.enrich.baseline import Baseline  # noqa: PLC0415
+    from watchdogd.enrich.enricher import Enricher  # noqa: PLC0415
+    from watchdogd.enrich.identity import Identity  # noqa: PLC0415
+    from watchdogd.enrich.own import OwnProcesses  # noqa: PLC0415
+    from watchdogd.enrich.process import ProcessTree  # noqa: PLC0415
+    from watchdogd.judge import Judge  # noqa: PLC0415
+    from watchdogd.match.engine import Engine  # noqa: PLC0415
+    from watchdogd.ports import SystemClock  # noqa: PLC0415
+    from watchdogd.triage.scorer import score_evidence  # noqa: PLC0415
+
+    enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))
+    return Judge(Decoder(counters, live=False), enricher, Engine(rules), score_evidence, counters)
+
+
+def judge_files(judge: Judge, files: Sequence[str], counters: Counters) -> Iterator[Alert]:
+    """Alerts of several files read as one stream, each with the verdict `untriaged`."""
+    from watchdogd.collect.files import read_files  # noqa: PLC0415
+
+    for records in read_files(files, counters):
+        counters.add("collect_lines_total", len(records))
+        yield from map(mark_untriaged, judge.feed(records, 0).alerts)
+    yield from map(mark_untriaged, judge.drain(0).alerts)
+
+
+def mark_untriaged(alert: Alert, error: str | None = None) -> Alert:
+    """The alert with the verdict of nobody."""
+    from watchdogd.entities import Label, Verdict  # noqa: PLC0415
+
+    return replace(alert, verdict=Verdict(label=Label.UNTRIAGED, by="none", error=error))
+
+
+@asynccontextmanager
+async def open_triage(config: Config, counters: Counters) -> AsyncIterator[tuple[Triager | None, Policy, str | None]]:
+    """Triager, policy, and the version of the Ollama that answers; None and None where AI is off or none answers."""
+    from watchdogd.ports import SystemClock  # noqa: PLC0415
+    from watchdogd.triage.ollama import OllamaClient  # noqa: PLC0415
+    from watchdogd.triage.policy import Policy  # noqa: PLC0415
+    from watchdogd.triage.triager import Triager  # noqa: PLC0415
+
+    policy = Policy(config.triage)
+    if not config.triage.enabled:
+        yield None, policy, None
+        return
+    client = OllamaClient(config.triage.ollama_url, timeout_s=config.triage.timeout_s)
+    triager = Triager(config.triage, client, counters, SystemClock())
+    try:
+        version = await triager.available()
+        yield (triager if version else None), policy, version
+    finally:
+        await client.close()
+
+
+async def triage_and_print(
+    alerts: Iterable[Alert], config: Config, counters: Counters, print_alert: Callable[[Alert], None], *, must: bool
+) -> None:
+    """Ask about each alert in turn, then print it. Raises TriageError where a model must answer and none does."""
+    async with open_triage(config, counters) as (triager, policy, _):
+        if triager is None and must:
+            raise TriageError(f"no model answers at {config.triage.ollama_url} (start Ollama, or use --triage auto)")
+        if triager is None:
+            say(f"No model answers at {config.triage.ollama_url}: alerts are untriaged, judged by evidence alone.")
+        for alert in alerts:
+            print_alert(alert if triager is None else await ask_about(alert, triager, policy))
+
+
+async def ask_about(alert: Alert, triager: Triager, policy: Policy, within_s: float | None = None) -> Alert:
+    """The alert with its verdict; `untriaged` where the model needs longer than `within_s`."""
+    try:
+        async with asyncio.timeout(within_s):
+            return policy.rule_on(alert, await triager.ask(alert)).alert
+    except TimeoutError:
+        return mark_untriaged(alert, "the time for triage is used up")
+
+
+def print_json(alert: Alert) -> None:
+    """One alert document (docs/schemas/alert.schema.json) on one line."""
+    from watchdogd.write.formats.ecs import alert_document  # noqa: PLC0415
+
+    sys.stdout.buffer.write(msgspec.json.encode(alert_document(alert)) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_text(alert: Alert) -> None:
+    """The alert as a person reads it."""
+    from watchdogd.cli.display import show_alert  # noqa: PLC0415
+
+    show_alert(alert)
+
+
+def print_summary(counters: Counters) -> None:
+    """What was read and what was lost, on stderr."""
+    for name, value in counters.snapshot().items():
+        say(f"{name} {value}")
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 -- a command speaks to its user

@@ -1,0 +1,60 @@
+"""`watchdogd run`: the daemon in the foreground, as systemd starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from watchdogd.cli.logs import set_up_logs
+from watchdogd.cli.options import add_config_option, add_rules_option
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "watch this host until stopped (systemd starts this)"
+
+log = logging.getLogger("watchdogd.run")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_config_option(parser)
+    add_rules_option(parser)
+    parser.add_argument(
+        "--from-start",
+        action="store_true",
+        help="on the first start, judge what the log already holds (default: begin at its end)",
+    )
+    parser.add_argument("--no-ai", action="store_true", help="ask no model; alerts go out untriaged")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), help="of the daemon's own messages"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the daemon; 0 after SIGTERM or SIGINT, 1 where it failed while running."""
+    from watchdogd.service import Service, StartOptions  # noqa: PLC0415 -- `watchdogd --help` must not load the daemon
+
+    set_up_logs(args.log_level or "info")
+    overrides: dict[str, object] = {}
+    if args.log_level:
+        overrides["log.level"] = args.log_level
+    if args.no_ai:
+        overrides["triage.enabled"] = False
+    options = StartOptions(
+        config_path=args.config,
+        rules=tuple(args.rules),
+        cwd=Path.cwd(),
+        environ=dict(os.environ),
+        overrides=overrides,
+        from_start=args.from_start,
+    )
+    try:
+        asyncio.run(Service(options).run())
+    except ExceptionGroup as group:
+        log.critical("a part of the daemon failed", exc_info=group)
+        return 1
+    return 0

@@ -1,0 +1,300 @@
+"""The seven rooms joined: collect -> decode, enrich, match (the judge) -> store -> triage -> write.
+
+Batches of records, finished events and pulses pass through one bounded queue. A full queue stops the readers, so the
+log file waits and nothing is dropped. The store commits before anything else hears of an alert.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from watchdogd.entities import Alert, Event, Level, Record
+from watchdogd.errors import SourceError, StoreError
+from watchdogd.store.database import Batch, NewAlert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from watchdogd.entities import Checkpoint
+    from watchdogd.judge import Judge, Judged
+    from watchdogd.ports import Clock, EventSource, LineSource
+    from watchdogd.store.database import InstanceHeartbeat, Store
+    from watchdogd.store.ledger import OffsetLedger
+    from watchdogd.telemetry import Counters
+    from watchdogd.triage.policy import Policy
+    from watchdogd.triage.triager import Triager
+
+log = logging.getLogger("watchdogd.pipeline")
+
+QUEUE_BATCHES = 64
+COMMIT_EVERY_S = 1.0
+QUIET_S = 0.02
+RETRY_FIRST_S, RETRY_LAST_S = 0.5, 30.0
+STORE_RETRY_LAST_S = 5.0
+"""Shorter than a third of WatchdogSec: systemd must hear that waiting for a disk is not being stuck."""
+TRIAGE_WAITING_LIMIT = 1_000
+
+
+class Pulse:
+    """A token that passes every stage; `done` is set when judge and store have answered."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+
+
+class _Stop:
+    """The last item of the queue."""
+
+
+Item = list[Record] | list[Event] | Pulse | _Stop
+
+
+class Routes(msgspec.Struct, frozen=True):
+    """Where alerts go: each sink's name with the least level that it wants to hear of."""
+
+    sinks: tuple[tuple[str, Level], ...]
+
+    def choose(self, level: Level) -> tuple[str, ...]:
+        """Names of the sinks for an alert of this level."""
+        return tuple(name for name, least in self.sinks if level.rank >= least.rank)
+
+
+class Pipeline:
+    """One per daemon. The service starts its loops as tasks and stops them in the order of the flow."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 -- the one place where all rooms meet
+        self,
+        judge: Judge,
+        store: Store,
+        ledger: OffsetLedger,
+        triager: Triager | None,
+        policy: Policy,
+        routes: Routes,
+        take_seen: Callable[[], Mapping[str, tuple[int, int]]],
+        heartbeat: Callable[[], InstanceHeartbeat],
+        counters: Counters,
+        clock: Clock,
+        alive: Callable[[], None],
+    ) -> None:
+        self.judge = judge
+        self.triager = triager
+        self.policy = policy
+        self.routes = routes
+        self.wake_deliverer = asyncio.Event()
+        self._store = store
+        self._ledger = ledger
+        self._take_seen = take_seen
+        self._heartbeat = heartbeat
+        self._counters = counters
+        self._clock = clock
+        self._alive = alive
+        self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_BATCHES)
+        self._triage: asyncio.PriorityQueue[tuple[int, int, str, Alert]] = asyncio.PriorityQueue()
+        self._fresh: list[Alert] = []
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._committed_s = clock.monotonic_s()
+        self._deferred = False
+        self._stopping = asyncio.Event()
+        self._source: LineSource | None = None
+        self._discarding = False
+
+    # --- collect ------------------------------------------------------------------------------------------------
+
+    async def follow(self, source: LineSource | None, reopen: Callable[[Checkpoint | None], LineSource]) -> None:
+        """Read a line source on a thread of its own until `begin_stop`.
+
+        Where it fails, or could not be opened to begin with (None), it is opened again at the lowest open line, with
+        backoff.
+        """
+        loop = asyncio.get_running_loop()
+
+        def emit(records: list[Record]) -> None:
+            asyncio.run_coroutine_threadsafe(self._queue.put(records), loop).result()
+
+        delay_s = RETRY_FIRST_S
+        while not self._stopping.is_set():
+            if source is None:
+                await self._wait_unless_stopping(delay_s)
+                delay_s = min(delay_s * 2, RETRY_LAST_S)
+                source = reopen(self._ledger.checkpoint())
+            self._source = source
+            try:
+                await asyncio.to_thread(source.run, emit)
+            except SourceError as error:
+                self._counters.add("collect_source_errors_total")
+                log.error("%s; trying again in %.1f s", error, delay_s)
+            source = None
+
+    async def _wait_unless_stopping(self, delay_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
+
+    async def sample(self, source: EventSource, interval_s: float) -> None:
+        """Observe an event source once an interval, for ever."""
+        while True:
+            events = await asyncio.to_thread(lambda: list(source.sample()))
+            if events:
+                await self._queue.put(events)
+            await asyncio.sleep(interval_s)
+
+    async def pulse(self) -> None:
+        """Return when a token has passed judge and store: what is stuck never returns."""
+        pulse = Pulse()
+        await self._queue.put(pulse)
+        await pulse.done.wait()
+
+    def begin_stop(self) -> None:
+        """Stop reading. From now on a database that refuses is not waited for: what it lacks will be read again."""
+        self._stopping.set()
+        if self._source is not None:
+            self._source.stop()
+
+    async def end_reading(self) -> None:
+        """Say that no more will come; the sources have ended by now."""
+        await self._queue.put(_Stop())
+
+    # --- judge and store ----------------------------------------------------------------------------------------
+
+    async def run_judge(self) -> None:
+        """Judge what comes and commit it, until `end_reading`."""
+        while True:
+            item = await self._next_item()
+            now_ms = self._clock.now_ms()
+            if isinstance(item, _Stop):
+                await self._commit()
+                return
+            if self._discarding:
+                if isinstance(item, Pulse):
+                    item.done.set()
+                continue
+            if item is None:
+                self._take(self.judge.tick(now_ms))
+            elif isinstance(item, Pulse):
+                await self._commit()
+                item.done.set()
+            elif item and isinstance(item[0], Event):
+                self._take(self.judge.judge_events([event for event in item if isinstance(event, Event)], now_ms))
+            else:
+                self._open_lines([record for record in item if isinstance(record, Record)], now_ms)
+            if self._fresh or self._clock.monotonic_s() - self._committed_s >= COMMIT_EVERY_S:
+                await self._commit()
+            await asyncio.sleep(0)  # a full queue would otherwise never let the other tasks run
+
+    async def _next_item(self) -> Item | None:
+        wait_s = QUIET_S if self.judge.pending else COMMIT_EVERY_S
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+
+    def _open_lines(self, records: list[Record], now_ms: int) -> None:
+        self._counters.add("collect_lines_total", len(records))
+        for record in records:
+            if record.position is not None:
+                self._ledger.open(record.position)
+        self._take(self.judge.feed(records, now_ms))
+
+    def _take(self, judged: Judged) -> None:
+        self._fresh.extend(judged.alerts)
+        for position in judged.closed:
+            self._ledger.close(position)
+
+    async def _commit(self) -> None:
+        """One transaction: alerts, deliveries due and the checkpoint. Waits for the database rather than lose one."""
+        for pattern, (count, first_ms) in self._take_seen().items():
+            self._seen[pattern] = (self._seen.get(pattern, (0, 0))[0] + count, first_ms)
+        alerts = {alert.id: alert for alert in self._fresh}
+        batch = Batch(
+            alerts=tuple(self._plan(alert) for alert in alerts.values()),
+            checkpoint=self._ledger.checkpoint(),
+            seen=self._seen,
+            heartbeat=self._heartbeat(),
+        )
+        new_ids = await self._commit_when_possible(batch)
+        if new_ids is None:
+            return
+        self._fresh, self._seen = [], {}
+        self._committed_s = self._clock.monotonic_s()
+        self._counters.add("store_repeated_alerts_total", len(alerts) - len(new_ids))
+        if new_ids:
+            self._counters.add("store_alerts_total", len(new_ids))
+            for alert in alerts.values():
+                if alert.id in new_ids and self._wants_triage(alert):
+                    self.enqueue_triage(alert)
+            self.wake_deliverer.set()
+
+    async def _commit_when_possible(self, batch: Batch) -> frozenset[str] | None:
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                new_ids = await self._store.commit(batch)
+            except StoreError as error:
+                self._counters.add("store_retries_total")
+                log.error("%s; reading waits, trying again in %.1f s", error, delay_s)
+                if self._stopping.is_set():
+                    log.error("stopping uncommitted: what was read since the last commit will be read again")
+                    self._discarding = True
+                    return None
+                self._alive()
+                await self._wait_unless_stopping(delay_s)
+                delay_s = min(delay_s * 2, STORE_RETRY_LAST_S)
+            else:
+                if delay_s > RETRY_FIRST_S:
+                    log.warning("the database takes commits again")
+                return new_ids
+
+    def _plan(self, alert: Alert) -> NewAlert:
+        triage = self._wants_triage(alert)
+        due_ms = self._clock.now_ms() + (self.policy.deadline_ms(alert.level) if triage else 0)
+        return NewAlert(alert=alert, sinks=self.routes.choose(alert.level), due_ms=due_ms, triage=triage)
+
+    # --- triage -------------------------------------------------------------------------------------------------
+
+    def _wants_triage(self, alert: Alert) -> bool:
+        return self.triager is not None and alert.rule.triage != "never"
+
+    def enqueue_triage(self, alert: Alert) -> None:
+        """Ask about this alert as soon as its turn comes: the highest level first, then the oldest.
+
+        Past the limit it is left to the database, counted, and taken from there when the queue has emptied.
+        """
+        if self._triage.qsize() >= TRIAGE_WAITING_LIMIT:
+            self._counters.add("triage_deferred_total")
+            self._deferred = True
+            return
+        self._triage.put_nowait((-alert.level.rank, alert.time_ms, alert.id, alert))
+
+    async def resume_triage(self) -> None:
+        """Enqueue what waits in the database: after a crash, or after more came than the queue holds."""
+        self._deferred = False
+        for alert in await self._store.pending_triage(TRIAGE_WAITING_LIMIT):
+            self.enqueue_triage(alert)
+
+    async def run_triage(self) -> None:
+        """Ask, rule on the answer, store it; several of these may run at once."""
+        while True:
+            *_, alert = await self._triage.get()
+            if self.triager is None:
+                continue
+            verdict = await self.triager.ask(alert)
+            ruling = self.policy.rule_on(alert, verdict)
+            try:
+                await self._store.record_verdict(
+                    ruling.alert,
+                    release=True,
+                    journald_only=ruling.journald_only,
+                    verdict_update=ruling.verdict_changes,
+                )
+                if self._deferred and self._triage.empty():
+                    await self.resume_triage()
+            except StoreError as error:
+                self._counters.add("triage_verdicts_unstored_total")
+                log.error("%s; the alert goes out without its verdict", error)
+            self.wake_deliverer.set()
