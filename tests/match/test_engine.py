@@ -200,8 +200,8 @@ FIELD_SETS = st.dictionaries(st.sampled_from(["Image", "F"]), st.sampled_from([*
 
 
 def _fits(text: Text, value: str) -> bool:
-    folded = value if text.cased else value.lower()
-    parts = [part if text.cased or isinstance(part, int) else part.lower() for part in text.parts]
+    folded = value if text.cased else value.casefold()
+    parts = [part if text.cased or isinstance(part, int) else part.casefold() for part in text.parts]
     literal = "".join(part for part in parts if isinstance(part, str))
     starts, ends = parts[:1] == [MANY], parts[-1:] == [MANY]
     if starts and ends:

@@ -172,13 +172,13 @@ def _compile_texts(field: str | None, texts: Sequence[syntax.Text]) -> Predicate
             case ():
                 exact.append("")
             case (str() as only,):
-                exact.append(only.lower())
+                exact.append(only.casefold())
             case (str() as start, syntax.MANY):
-                starts.append(start.lower())
+                starts.append(start.casefold())
             case (syntax.MANY, str() as end):
-                ends.append(end.lower())
+                ends.append(end.casefold())
             case (syntax.MANY, str() as middle, syntax.MANY):
-                inside.append(middle.lower())
+                inside.append(middle.casefold())
             case _:
                 matchers.append(text_matcher(text, anywhere=field is None))
     if exact:
@@ -217,12 +217,12 @@ def _inside_matcher(inside: tuple[str, ...]) -> TextMatcher:
 def text_matcher(text: syntax.Text, *, anywhere: bool = False) -> TextMatcher:
     """Match one text with wildcards against a whole value, or (`anywhere`) any part of it.
 
-    Where the text is not `cased` the value must be in lower case already. Linear: between two wildcards the leftmost
+    Where the text is not `cased` the value must be case-folded already. Linear: between two wildcards the leftmost
     occurrence is always a right one.
     """
     parts = _widen(text.parts) if anywhere else text.parts
     if not text.cased:
-        parts = tuple(part.lower() if isinstance(part, str) else part for part in parts)
+        parts = tuple(part.casefold() if isinstance(part, str) else part for part in parts)
     pieces = _split_pieces(parts)
     head, tail = pieces[0], pieces[-1]
     if len(pieces) == 1:

@@ -36,7 +36,7 @@ class _OneValue:
         return () if self._value is None else (show_value(self._value),)
 
     def folded(self, field: str) -> tuple[str, ...]:
-        return tuple(text.lower() for text in self.plain(field))
+        return tuple(text.casefold() for text in self.plain(field))
 
     def lines(self) -> tuple[str, ...]:
         return self._subject.lines()
@@ -85,11 +85,11 @@ def _collect(compiled: Compiled, subject: Subject) -> Iterator[tuple[str, str]]:
 
 def _holds_in_line(test: syntax.Test, line: str) -> bool:
     """Whether a line holds one of the longest fixed parts of the keywords: good enough to choose the line to show."""
-    folded = line.lower()
+    folded = line.casefold()
     for value in test.values:
         for text in value.values if isinstance(value, syntax.AnyOf) else (value,):
             if isinstance(text, syntax.Text):
-                literals = [part.lower() for part in text.parts if isinstance(part, str)]
+                literals = [part.casefold() for part in text.parts if isinstance(part, str)]
                 if literals and max(literals, key=len) in folded:
                     return True
     return False

@@ -20,13 +20,13 @@ class Subject(Protocol):
         """Every value as text."""
 
     def folded(self, field: str) -> tuple[str, ...]:
-        """Every value as text in lower case."""
+        """Every value as text case-folded."""
 
     def lines(self) -> tuple[str, ...]:
         """Text that keywords are sought in, one piece for each line or value."""
 
     def folded_lines(self) -> tuple[str, ...]:
-        """As `lines`, in lower case."""
+        """As `lines`, case-folded."""
 
 
 class _Texts:
@@ -55,10 +55,10 @@ class _Texts:
         return texts
 
     def folded(self, field: str) -> tuple[str, ...]:
-        """Every value as text in lower case."""
+        """Every value as text case-folded."""
         texts = self._folded.get(field)
         if texts is None:
-            texts = self._folded[field] = tuple([text.lower() for text in self.plain(field)])
+            texts = self._folded[field] = tuple([text.casefold() for text in self.plain(field)])
         return texts
 
     def lines(self) -> tuple[str, ...]:
@@ -68,9 +68,9 @@ class _Texts:
         return self._lines
 
     def folded_lines(self) -> tuple[str, ...]:
-        """As `lines`, in lower case."""
+        """As `lines`, case-folded."""
         if self._folded_lines is None:
-            self._folded_lines = tuple([text.lower() for text in self.lines()])
+            self._folded_lines = tuple([text.casefold() for text in self.lines()])
         return self._folded_lines
 
 
@@ -113,7 +113,7 @@ class RecordSubject(_Texts):
         self._record = record
         self._fields: dict[str, tuple[str, ...]] | None = None
         self.type = record.type
-        self.folded_type = self.type.lower()
+        self.folded_type = self.type.casefold()
         self._folded["type"] = (self.folded_type,)
 
     def values(self, field: str) -> tuple[FieldValue, ...]:

@@ -26,9 +26,12 @@ CATEGORIES = (
     "file_access",
     "file_change",
     "file_delete",
+    "file_rename",
     "network_connection",
     "authentication",
+    "service",
     "syscall",
+    "audit_record",
     "host_metrics",
 )
 """Event views that this version produces: Sigma's own categories and ours."""
