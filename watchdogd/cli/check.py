@@ -60,13 +60,12 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def examine(config_path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[str, str]) -> Report:
+def examine(path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[str, str]) -> Report:
     """Load what `run` would load. Raises WatchdogdError where a named file or folder is not there to be checked."""
-    from watchdogd.config import find_config, read_config, rule_folders  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.config import read_config, rule_folders  # noqa: PLC0415 - start-up of other commands
     from watchdogd.marks import read_text  # noqa: PLC0415
     from watchdogd.match.library import load_rules  # noqa: PLC0415
 
-    path = find_config(config_path)
     for folder in given:
         if not folder.is_dir():
             raise WatchdogdError(f"--rules {folder}: no such folder")

@@ -93,13 +93,16 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _load(name: str) -> Command:
-    return cast("Command", importlib.import_module(COMMANDS[name]))
+    try:
+        return cast("Command", importlib.import_module(COMMANDS[name]))
+    except ImportError as error:
+        raise WatchdogdError(f"{name} cannot be loaded: {error}") from error
 
 
 def _build_overview() -> argparse.ArgumentParser:
     """A parser for what stands before a command, and the list of all commands."""
     width = max(map(len, COMMANDS))
-    listing = "".join(f"  {name:<{width}}  {_load(name).HELP}\n" for name in COMMANDS)
+    listing = "".join(f"  {name:<{width}}  {_read_help(name)}\n" for name in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="watchdogd",
         usage="watchdogd COMMAND [OPTION...]",
@@ -110,6 +113,13 @@ def _build_overview() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"watchdogd {__version__}")
     return parser
+
+
+def _read_help(name: str) -> str:
+    try:
+        return _load(name).HELP
+    except WatchdogdError as error:
+        return f"({error})"
 
 
 def _explain_misuse(arguments: list[str]) -> NoReturn:

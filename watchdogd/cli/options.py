@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
-    """`--config FILE`."""
+    """`--config FILE`; not given, it is the standard place where that exists, else None."""
+    from watchdogd.config import find_config  # noqa: PLC0415 -- `watchdogd --help` needs no settings
+
     parser.add_argument(
         "--config",
         type=Path,
+        default=find_config(None),
         metavar="FILE",
         help="configuration (default: /etc/watchdogd/config.yaml where it exists, else built-in defaults)",
     )
