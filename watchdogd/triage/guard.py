@@ -129,7 +129,10 @@ _OVERRIDE = (
     r"(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|bypass\w*|olvid\w*|omit[aei]\w*|vergiss|missachte|"
     r"oublie\w*|esque[cç]\w*)"
 )
-_ORDERS = r"(?:instru[ckçz]\w*|prompts?|guidelines?|directi\w+|directrices|anweisung\w*|consignes?|orders|vorgaben)"
+_ORDERS = (
+    r"(?:instru[ckçz]\w*|guidelines?|directi\w+|directrices|anweisung\w*|consignes?|orders|vorgaben|"
+    r"(?:previous|prior|above|earlier|system|the|this|your) prompts?)"
+)
 _RULES = r"(?:rules?|reglas?|regeln|regles?|règles?|regras?|alerts?|alertas?|policy|policies|context)"
 _QUANTIFIER = (
     r"(?:all|any|every|previous|prior|earlier|above|preceding|your|todas?|todos|las?|anteriores|alle|toutes?|les)"
@@ -234,7 +237,10 @@ def _readable(raw: bytes) -> Iterator[str]:
 # --- grounding ----------------------------------------------------------------------------------------------
 
 _PATH = re.compile(r"(?<![\w/.~])(?:~|\.{1,2})?/[^\s\"'`,;:()<>\[\]{}|*?!]+")
-_ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:])")
+_ADDRESS = re.compile(
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|"
+    r"(?<![\w.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])"
+)
 _NUMBER = re.compile(r"\d+")
 _TECHNIQUE = re.compile(r"T\d{4}(?:\.\d{3})?")
 
