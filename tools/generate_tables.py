@@ -60,8 +60,7 @@ def describe_source() -> str:
 def list_syscalls(arch: str) -> dict[str, str]:
     """Number to name, from ausyscall."""
     done = subprocess.run(["ausyscall", arch, "--dump"], check=True, capture_output=True, text=True)
-    rows = (line.split("\t") for line in done.stdout.splitlines() if line[:1].isdigit())
-    return {number: name for number, name in rows}
+    return dict(re.findall(r"^([0-9]+)\t(\S+)$", done.stdout, re.MULTILINE))
 
 
 def list_types() -> dict[str, str]:

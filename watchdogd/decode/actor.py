@@ -10,7 +10,7 @@ from watchdogd.decode.interpret import UNSET_ID, decode_string
 
 if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine
-    from watchdogd.entities import FieldValue
+    from watchdogd.entities import FieldMap
 
 _ABSENT: Final = frozenset({"", "(none)", "(null)", "?"})
 _MAX_DIGITS: Final = 10
@@ -65,13 +65,24 @@ def read_actor(line: AuditLine) -> Actor:
     )
 
 
-def describe_actor(actor: Actor) -> dict[str, FieldValue | tuple[FieldValue, ...]]:
-    """Sysmon-for-Linux's names: `User` is the name where the log has it, else the uid as text."""
-    return {
-        "Image": actor.exe,
-        "User": actor.user or (str(actor.uid) if actor.uid is not None else None),
-        "ProcessId": actor.pid,
-        "ParentProcessId": actor.ppid,
-        "LogonId": str(actor.auid) if actor.auid is not None else None,
-        "TerminalSessionId": actor.session,
-    }
+def describe_actor(actor: Actor) -> FieldMap:
+    """Sysmon-for-Linux's names: `User` is the name where the log has it, else the uid as text.
+
+    `LogonId` is the login uid, `TerminalSessionId` the audit session. What is unknown is left out.
+    """
+    fields: FieldMap = {}
+    if actor.exe is not None:
+        fields["Image"] = actor.exe
+    if actor.user is not None:
+        fields["User"] = actor.user
+    elif actor.uid is not None:
+        fields["User"] = str(actor.uid)
+    if actor.pid is not None:
+        fields["ProcessId"] = actor.pid
+    if actor.ppid is not None:
+        fields["ParentProcessId"] = actor.ppid
+    if actor.auid is not None:
+        fields["LogonId"] = str(actor.auid)
+    if actor.session is not None:
+        fields["TerminalSessionId"] = actor.session
+    return fields

@@ -174,7 +174,9 @@ def interpret_fields(kind: str, pairs: list[tuple[str, str]], enriched: Mapping[
     return tuple(triples)
 
 
-def interpret_value(kind: str, name: str, raw: str, values: Mapping[str, str], enriched: Mapping[str, str]) -> str:
+def interpret_value(  # noqa: PLR0911 - one for each kind of field
+    kind: str, name: str, raw: str, values: Mapping[str, str], enriched: Mapping[str, str]
+) -> str:
     """Interpreted value of one field; `values` are the record's other raw values, `enriched` what follows 0x1d."""
     if name in _IDS:
         known = enriched.get(name.upper())
@@ -256,7 +258,7 @@ _SIMPLE: Final[Mapping[str, Callable[[str], str]]] = {
     "list": lambda raw: _FILTER_LISTS.get(raw, raw),
     "family": lambda raw: _NETFILTER_FAMILIES.get(raw, raw),
     "code": lambda raw: _SECCOMP_ACTIONS.get(raw, raw),
-    "data": lambda raw: decode_string(raw),
+    "data": decode_string,
     **dict.fromkeys(_SESSIONS, _interpret_id),
 }
 

@@ -1,9 +1,9 @@
 """Records back into events. Records of one event interleave with those of others and may arrive in any order.
 
-One rule for both modes: events leave in the order of their first lines, so an event is let go when it is at the head
-and ready. Ready means:
+One rule for both modes: events leave in the order of their first lines, so an event is let go when it is at the
+head and ready. Ready means:
 - a type that stands alone (`tables.stands_alone`): at once;
-- live: 20 ms after the last record once PROCTITLE or EOE was seen, else 1 s after the first; by the clock of the caller;
+- live: 20 ms after the last record once PROCTITLE or EOE was seen, else 1 s after the first, by the caller's clock;
 - replay: when 256 newer events were opened or the log's own time went on by 2 s; no clock, so always the same;
 - both: when more than 256 events or 64 MiB are open, the head goes.
 Records that come after their event left form an event of the same id, marked `late`.

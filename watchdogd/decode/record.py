@@ -14,7 +14,7 @@ import msgspec
 
 from watchdogd.decode import tables
 from watchdogd.decode.interpret import interpret_fields
-from watchdogd.entities import FieldTriple, Position, Record
+from watchdogd.entities import FieldTriple, Position, Record  # noqa: TC001 - msgspec reads annotations at run time
 
 Pair = tuple[str, str]
 """Name and raw value of one field."""
@@ -130,7 +130,7 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
 
 
 def escape_bytes(data: bytes) -> str:
-    """Text of bytes from a watched host: what is not UTF-8 is written `\\xNN`."""
+    r"""Text of bytes from a watched host: what is not UTF-8 is written `\xNN`."""
     return data.decode("utf-8", "backslashreplace")
 
 

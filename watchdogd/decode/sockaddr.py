@@ -30,7 +30,7 @@ class SocketAddress(msgspec.Struct, frozen=True):
     """Family and pid."""
 
 
-def decode_sockaddr(text: str) -> SocketAddress | None:
+def decode_sockaddr(text: str) -> SocketAddress | None:  # noqa: PLR0911 - one for each family
     """Address of a raw `saddr` value, None where it is no hex or too short.
 
     The family is in the byte order of the recording host: one of its two bytes is 0, so that either order is known.

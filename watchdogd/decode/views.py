@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from watchdogd.decode.record import AuditLine
-    from watchdogd.entities import FieldValue
+    from watchdogd.entities import FieldMap, FieldValue
 
-    Fields = dict[str, FieldValue | tuple[FieldValue, ...]]
     Builder = Callable[["Observation", list[str]], list[View]]
 
 _O_ACCMODE: Final = 0o3
@@ -74,7 +73,8 @@ def view_syscall(seen: Observation, warnings: list[str]) -> list[View]:
 def _view_plain(seen: Observation) -> View:
     fields = describe_actor(seen.actor)
     fields["Syscall"] = seen.name
-    fields["ExitCode"] = seen.facts.exit
+    if seen.facts.exit is not None:
+        fields["ExitCode"] = seen.facts.exit
     fields["Outcome"] = seen.outcome
     if seen.argv:
         fields["CommandLine"] = " ".join(seen.argv)
@@ -93,10 +93,11 @@ def _view_exec(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: A
     if not seen.succeeded:
         return []
     fields = describe_actor(seen.actor)
-    if fields["Image"] is None and seen.path_lines:
-        fields["Image"] = _resolve(seen, read_path(seen.path_lines[0]), None)
-    fields["CommandLine"] = " ".join(seen.argv)
-    fields["CurrentDirectory"] = seen.cwd
+    if "Image" not in fields and seen.path_lines:
+        _set(fields, "Image", _resolve(seen, read_path(seen.path_lines[0]), None))
+    if seen.argv:
+        fields["CommandLine"] = " ".join(seen.argv)
+    _set(fields, "CurrentDirectory", seen.cwd)
     return [View("process_creation", "exec", seen.outcome, fields)]
 
 
@@ -134,9 +135,8 @@ def _view_creation(seen: Observation, warnings: list[str]) -> list[View]:
     for item in targets or others[-1:]:
         fields = _describe_target(seen, item, at[-1] if at else None, warnings)
         if targets and others:
-            fields["SourceFilename"] = _resolve(
-                seen, others[0], None if seen.name.startswith("sym") or not at else at[0]
-            )
+            source_at = None if seen.name.startswith("sym") or not at else at[0]
+            _set(fields, "SourceFilename", _resolve(seen, others[0], source_at))
         views.append(View("file_event", _ACTIONS.get(seen.name, seen.name), seen.outcome, fields))
     return views
 
@@ -153,7 +153,7 @@ def _view_rename(seen: Observation, warnings: list[str]) -> list[View]:
         source = next((old for old in gone if old.inode == item.inode), gone[0] if gone else None)
         fields = _describe_target(seen, item, at[-1] if at else None, warnings)
         if source is not None:
-            fields["SourceFilename"] = _resolve(seen, source, at[0] if at else None)
+            _set(fields, "SourceFilename", _resolve(seen, source, at[0] if at else None))
         views.append(View("file_event", "rename", seen.outcome, fields))
         views.append(View("file_rename", "rename", seen.outcome, fields))
     return views
@@ -178,22 +178,24 @@ def _view_change(seen: Observation, warnings: list[str]) -> list[View]:
         fields = _describe_target(seen, item, at, warnings)
         if "chmod" in seen.name:
             mode = parse_hex(seen.facts.args[2 if seen.name.startswith("fchmodat") else 1])
-            fields["Mode"] = f"{mode & 0o7777:04o}" if mode is not None else None
+            _set(fields, "Mode", f"{mode & 0o7777:04o}" if mode is not None else None)
         views.append(View("file_change", _ACTIONS.get(seen.name, seen.name), seen.outcome, fields))
     return views
 
 
 def _view_connection(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: ARG001 - one signature for all
-    """A connection that was tried, or a port that was opened. Unix and netlink sockets are plain syscalls."""
+    """A connection that was tried, or a port that was opened. Unix and netlink sockets are plain syscalls.
+
+    As in Sysmon the destination is the side that was connected to: what `bind` names is a destination, too.
+    """
     address = _read_address(seen)
     if address is None or address.family not in _IP_FAMILIES:
         return []
     initiated = seen.name in {"connect", "sendto", "sendmsg"}
     fields = describe_actor(seen.actor)
-    here, there = ("Destination", "Source") if seen.name == "bind" else ("Source", "Destination")
-    fields[f"{there}Ip"] = address.address
-    fields[f"{there}Port"] = address.port
-    fields[f"{here}Ip"] = fields[f"{here}Port"] = None
+    side = "Source" if seen.name in {"accept", "accept4"} else "Destination"
+    _set(fields, f"{side}Ip", address.address)
+    _set(fields, f"{side}Port", address.port)
     fields["Protocol"] = "unknown"
     fields["Initiated"] = "true" if initiated else "false"
     outcome = "success" if seen.facts.exit == _EINPROGRESS else seen.outcome
@@ -206,10 +208,10 @@ def _read_address(seen: Observation) -> SocketAddress | None:
     return decode_sockaddr(raw) if raw is not None else None
 
 
-def _describe_target(seen: Observation, item: PathFacts, at: int | None, warnings: list[str]) -> Fields:
+def _describe_target(seen: Observation, item: PathFacts, at: int | None, warnings: list[str]) -> FieldMap:
     fields = describe_actor(seen.actor)
     name = _resolve(seen, item, at)
-    fields["TargetFilename"] = name
+    _set(fields, "TargetFilename", name)
     if name is not None and name.startswith("<fd "):
         warnings.append(f"{name}: relative to an open directory, whose path the log does not say")
     return fields
@@ -217,6 +219,12 @@ def _describe_target(seen: Observation, item: PathFacts, at: int | None, warning
 
 def _kind(item: AuditLine) -> str | None:
     return item.get("nametype") or item.get("objtype")
+
+
+def _set(fields: FieldMap, name: str, value: FieldValue) -> None:
+    """What is unknown is left out: a rule's `field: null` then holds, and context may fill it in."""
+    if value is not None:
+        fields[name] = value
 
 
 def _resolve(seen: Observation, item: PathFacts, at: int | None) -> str | None:

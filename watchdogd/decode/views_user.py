@@ -10,7 +10,7 @@ from watchdogd.entities import View
 
 if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine
-    from watchdogd.entities import FieldValue
+    from watchdogd.entities import FieldMap
 
 _OUTCOMES: Final = {
     "success": "success",
@@ -45,11 +45,13 @@ def view_report(line: AuditLine, actor: Actor) -> View:
     values = line.values
     outcome = _OUTCOMES.get(values.get("res") or values.get("result") or values.get("success") or "", "unknown")
     fields = describe_actor(actor)
-    fields["Operation"] = present(values.get("op"))
+    operation = present(values.get("op"))
+    if operation is not None:
+        fields["Operation"] = operation
     fields["Outcome"] = outcome
     action = kind.lower()
     if kind in _SERVICE_TYPES:
-        fields["Unit"] = present(values.get("unit"))
+        fields["Unit"] = present(values.get("unit")) or ""
         return View("service", action, outcome, fields)
     if kind == "LOGIN" or (tables.is_user_type(kind) and kind not in _NOT_LOGONS):
         return View("authentication", action, outcome, {**fields, **_describe_logon(line)})
@@ -57,7 +59,7 @@ def view_report(line: AuditLine, actor: Actor) -> View:
     return View("audit_record", action, outcome, fields)
 
 
-def _describe_logon(line: AuditLine) -> dict[str, FieldValue | tuple[FieldValue, ...]]:
+def _describe_logon(line: AuditLine) -> FieldMap:
     """`User` is whom it is about (the account), `SubjectUser` the one who acted."""
     values = line.values
     enriched = line.enriched
@@ -65,15 +67,13 @@ def _describe_logon(line: AuditLine) -> dict[str, FieldValue | tuple[FieldValue,
     if line.type == "LOGIN":
         account = enriched.get("AUID") or values.get("auid")
     actor = enriched.get("UID") or values.get("uid")
-    described: dict[str, FieldValue | tuple[FieldValue, ...]] = {
+    described = {
         "User": account or actor,
         "SubjectUser": actor,
         "SourceIp": present(values.get("addr")),
         "SourceHostname": present(values.get("hostname")),
         "Terminal": present(values.get("terminal") or values.get("tty")),
+        "CommandLine": present(values.get("cmd")),
+        "CurrentDirectory": present(values.get("cwd")),
     }
-    command = present(values.get("cmd"))
-    if command is not None:
-        described["CommandLine"] = command
-        described["CurrentDirectory"] = present(values.get("cwd"))
-    return described
+    return {name: value for name, value in described.items() if value is not None}
