@@ -6,9 +6,12 @@ Field names are a contract (docs/delivery.md). Values are one line each, printab
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import select
 import socket
+import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -128,21 +131,46 @@ def _send(message_id: UUID, fields: dict[str, str], path: str) -> None:
         raise DeliveryError(f"journald refused the entry: {error.strerror}", recoverable=True) from None
 
 
+def _send_and_tell(result: Future[None], message_id: UUID, fields: dict[str, str], path: str) -> None:
+    try:
+        _send(message_id, fields, path)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to who waits)
+        result.set_exception(error)
+    else:
+        result.set_result(None)
+
+
 class JournaldSink:
     """Writes to the journal of this host. journald acknowledges nothing: after a crash an entry may appear twice.
 
-    `path` is only probed; sending always goes where libsystemd sends. The call is a datagram of at most 90 kB and
-    is made on the loop; a journald that hangs is noticed before it could block.
+    `path` is only probed; sending always goes where libsystemd sends. libsystemd's own socket blocks once its buffer
+    is full of what a hanging journald did not take, so each entry is sent on a thread that nobody waits for longer
+    than `timeout_s`; while one hangs, no other is started.
     """
 
-    def __init__(self, name: str = "journald", *, path: str = JOURNAL_SOCKET) -> None:
+    def __init__(self, name: str = "journald", *, path: str = JOURNAL_SOCKET, timeout_s: float = 5.0) -> None:
         self.name = name
         self._path = path
+        self._timeout_s = timeout_s
+        self._stuck: threading.Thread | None = None
 
     async def send(self, alert: Alert, *, kind: str, delivery_id: str) -> None:  # noqa: ARG002 (the Sink protocol's)
         """Write one entry; raises DeliveryError where no journald takes it."""
+        if self._stuck is not None and self._stuck.is_alive():
+            raise DeliveryError("journald hangs: an earlier entry is still waiting", recoverable=True)
         message_id = MESSAGE_ID_VERDICT if kind == "verdict" else MESSAGE_ID_ALERT
-        _send(message_id, journal_fields(alert, kind), self._path)
+        result: Future[None] = Future()
+        arguments = (result, message_id, journal_fields(alert, kind), self._path)
+        thread = threading.Thread(target=_send_and_tell, args=arguments, name="journald", daemon=True)
+        result.set_running_or_notify_cancel()
+        thread.start()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.wrap_future(result)
+        except TimeoutError:
+            self._stuck = thread
+            message = f"journald hangs: an entry was not taken within {self._timeout_s:g} s"
+            raise DeliveryError(message, recoverable=True) from None
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -1,0 +1,82 @@
+"""Real parts for tests marked `host`: auditd, journald, receiver, machine. Nothing runs where the guard refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests.host import guard
+from tests.host.auditing import Auditd
+from tests.host.journal import JOURNALD, Journald
+from tests.host.receiver import Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def safe_host() -> Iterator[None]:
+    """Refuse a real host; else hold the one lock for the rest of the session."""
+    machine = guard.look_at_machine()
+    early = guard.find_refusal(guard.Machine(euid=machine.euid, init=machine.init, auditd_pid=0), os.environ)
+    if early:
+        guard.skip_or_fail(early)
+    with guard.hold_lock():
+        refusal = guard.find_refusal(guard.look_at_machine(), os.environ)  # under the lock nobody else's auditd is left
+        if refusal:
+            guard.skip_or_fail(refusal)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _guard_host(request: pytest.FixtureRequest) -> None:
+    """No test marked `host` runs without the guard, whatever fixtures it uses."""
+    if request.node.get_closest_marker("host") is not None:
+        request.getfixturevalue("safe_host")
+
+
+class StartAuditd(Protocol):
+    """`Auditd`'s options."""
+
+    def __call__(self, *, log_format: str = ..., max_log_file_mb: int = ..., num_logs: int = ...) -> Auditd:
+        """Start auditd; it ends with the test."""
+
+
+@pytest.fixture
+def start_auditd(safe_host: None, tmp_path: Path) -> Iterator[StartAuditd]:  # noqa: ARG001 (the guard)
+    """Starts an auditd with options of its own."""
+    guard.require_programs("auditd", "auditctl")
+    with contextlib.ExitStack() as stack:
+
+        def start(*, log_format: str = "RAW", max_log_file_mb: int = 0, num_logs: int = 5) -> Auditd:
+            folder = tmp_path / "auditd"
+            folder.mkdir(mode=0o700)
+            auditd = Auditd(folder, log_format=log_format, max_log_file_mb=max_log_file_mb, num_logs=num_logs)
+            return stack.enter_context(auditd)
+
+        yield start
+
+
+@pytest.fixture
+def auditd(start_auditd: StartAuditd) -> Auditd:
+    """A real auditd writing RAW; add rules with `add_rule`, start processes with `run_audited`."""
+    return start_auditd()
+
+
+@pytest.fixture
+def journald(safe_host: None) -> Iterator[Journald]:  # noqa: ARG001 (the guard)
+    """A real journald; `entries` asks journalctl."""
+    guard.require_programs("journalctl", JOURNALD)
+    with Journald() as journald:
+        yield journald
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A real HTTP receiver that stores what it gets."""
+    with Receiver() as receiver:
+        yield receiver
