@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from watchdogd.collect.audit_log import AuditLogTail
-from watchdogd.entities import Checkpoint, Position, Record
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
-    from watchdogd.entities import Checkpoint as Point
+    from watchdogd.entities import Checkpoint, Position, Record
 
 NUM_LOGS = 12
 
@@ -33,7 +32,7 @@ class Host(RuleBasedStateMachine):
         self.written: list[bytes] = []
         self.read: list[bytes] = []
         self.open: list[Position] = []
-        self.committed: Point | None = None
+        self.committed: Checkpoint | None = None
         self.torn = False
         self.rotations = 0
         self.start()
@@ -168,5 +167,5 @@ class Host(RuleBasedStateMachine):
 
 TestHost = Host.TestCase
 TestHost.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -77,6 +77,7 @@ class AuditLogTail:
         self._newer: deque[LogFile] = deque()
         self._newer_since_s: float | None = None
         self._passed: set[str] = set()
+        self._unreadable: set[Path] = set()
         self._seen: tuple[int, int] | None = None
         self._empty_node: tuple[int, int] | None = None
         self._missing_since_s: float | None = None
@@ -189,7 +190,12 @@ class AuditLogTail:
         return LineCutter(offset, self._max_line_bytes, self._counters)
 
     def _survey(self) -> list[LogFile]:
-        return survey(self._path, lambda path: warn_unreadable(path, self._counters))
+        return survey(self._path, self._note_unreadable)
+
+    def _note_unreadable(self, path: Path) -> None:
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            warn_unreadable(path, self._counters)
 
     def _pass_on(self, lines: list[Line], emit: Emit) -> None:
         file_id = self._opened().id
