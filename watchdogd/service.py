@@ -86,16 +86,16 @@ class Service:
 
     async def run(self) -> None:
         """Build, announce readiness, work until stopped, drain. Raises what makes a start impossible."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         config, rules = await asyncio.to_thread(self._options.load)
         apply_log_level(config.log.level)
         report_rules(rules)
         async with AsyncExitStack() as stack:
             store = await Store.open(Path(config.store.path), self._counters, self._clock)
             stack.push_async_callback(store.close)
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
-            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
             await self._work(config, rules, store)
 
     async def _work(self, config: Config, rules: RuleSet, store: Store) -> None:

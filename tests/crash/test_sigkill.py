@@ -98,8 +98,12 @@ def torment(
     finally:
         stop.touch()
         writer.wait(30)
+    readies = log.read_text().count("ready:")
     daemon = start_daemon(program, config, log)
     try:
+        while log.read_text().count("ready:") == readies:
+            assert daemon.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.05)
         expected = read_expected(expected_path)
         quiet_since, last = time.monotonic(), -1
         deadline = time.monotonic() + SETTLE_S

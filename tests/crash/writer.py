@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO
 
 ROTATE_BYTES = 60_000
-EVERY = 12
+EVERY = 6
+INTERLEAVED = 6
 EVIL = "/opt/evil/implant"
 
 
@@ -64,7 +65,7 @@ def main() -> None:
     waiting: list[tuple[int, int, list[str]]] = []
     with expected_path.open("a", buffering=1) as expected:
         while not stop_path.exists() or waiting:
-            while len(waiting) < 3 and not stop_path.exists():
+            while len(waiting) < INTERLEAVED and not stop_path.exists():
                 serial, time_ms = next(serials), time.time_ns() // 1_000_000
                 waiting.append((serial, time_ms, make_lines(serial, time_ms)))
             serial, time_ms, lines = chance.choice(waiting)
