@@ -251,7 +251,7 @@ class TestLines:
                 stream.write(b"x" * 65536)
         assert read(tail) == ["before"]
         assert len(tail._cutter.held) == 4096
-        append(log, "", "after", "y" * 4096, "z" * 4097)
+        append(log, "its end", "after", "y" * 4096, "z" * 4097)
         records = read_records(tail)
         assert [record.data for record in records] == [b"x" * 4096, b"after", b"y" * 4096, b"z" * 4096]
         assert counters.get("collect_overlong_lines_total") == 2
@@ -309,12 +309,15 @@ class TestRename:
         assert read(tail) == ["1", "2", "3", "4", "5"]
 
     def test_a_compressed_old_file_is_still_read(self, log: Path, make: MakeTail) -> None:
+        append(log, "older")
+        rotate(log)
         tail = make()
         append(log, "one")
-        assert read(tail) == ["one"]
+        assert read(tail) == ["older", "one"]
         append(log, "two")
         rotate(log)
         Path(f"{log}.1").rename(f"{log}.1.gz")
+        Path(f"{log}.2").rename(f"{log}.1")
         append(log, "three")
         assert read(tail) == ["two", "three"]
 
@@ -349,6 +352,28 @@ class TestCopytruncate:
         append(log, "three")
         assert read(tail) == ["two", "three"]
         assert counters.get("collect_truncated_total") == 1
+
+    def test_with_nothing_left_to_read_nobody_is_alarmed(
+        self, log: Path, make: MakeTail, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tail = make()
+        append(log, "one")
+        assert read(tail) == ["one"]
+        copytruncate(log)
+        append(log, "two")
+        assert read(tail) == ["two"]
+        assert caplog.records == []
+
+    def test_a_restart_between_copy_and_truncation(self, log: Path, make: MakeTail) -> None:
+        append(log, "one", "two")
+        first, _ = read_records(make())
+        shutil.copy(log, f"{log}.1")
+        tail = make(after(first))
+        append(Path(f"{log}.1"), "three")
+        assert read(tail) == ["two"]
+        os.truncate(log, 0)
+        append(log, "four")
+        assert read(tail) == ["three", "four"]
 
     def test_grown_beyond_the_old_size_before_the_next_poll(self, log: Path, make: MakeTail) -> None:
         tail = make()
