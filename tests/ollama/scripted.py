@@ -66,7 +66,11 @@ class Scripted:
         self._tasks: set[asyncio.Task[Any] | None] = set()
         self._stop = asyncio.Event()
         self.questions: list[dict[str, Any]] = []
-        self.headers: list[bytes] = []
+        self.asked = asyncio.Event()
+        """Set at the first question."""
+        self.most_at_once = 0
+        """How many delayed answers were waited for at the same time."""
+        self._open = 0
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -90,12 +94,14 @@ class Scripted:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(_CRLF * 2)
-        self.headers.append(head)
         length = next((int(line[15:]) for line in head.lower().split(_CRLF) if line.startswith(b"content-length:")), 0)
         body = await reader.readexactly(length)
         answer = self._choose(head.split()[1].decode(), body)
         if answer.delay_s:
+            self._open += 1
+            self.most_at_once = max(self.most_at_once, self._open)
             await self._wait(answer.delay_s)
+            self._open -= 1
         writer.write(answer.raw)
         if answer.after == "reset":
             await writer.drain()
@@ -109,6 +115,7 @@ class Scripted:
         if path != "/api/chat":
             return self._others[path]
         self.questions.append(json.loads(body))
+        self.asked.set()
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
     async def _wait(self, seconds: float | None) -> None:

@@ -51,7 +51,7 @@ def make_alert(
     *argv: str,
     level: Level = Level.HIGH,
     lineage: tuple[Process, ...] = (),
-    fields: Mapping[str, FieldValue] | None = None,
+    fields: Mapping[str, FieldValue | tuple[FieldValue, ...]] | None = None,
     **changes: object,
 ) -> Alert:
     argv = argv or ("cat", "/etc/shadow")

@@ -16,8 +16,9 @@ MASK = "[masked]"
 INJECTION = "injection suspected"
 """How `Verdict.error` begins where text of the event reads like an instruction to a model."""
 
-_LOOKED_AT_CHARS = 8192
-"""Longer strings are judged by their head and tail, so that a regex costs the same for any argv."""
+_JUDGED_CHARS = 8192
+_SHOWN_CHARS = 2048
+"""Of longer strings only head and tail are judged, or cleaned to be shown: the cost is the same for any argv."""
 
 # --- cleaning -----------------------------------------------------------------------------------------------
 
@@ -31,7 +32,7 @@ def sanitize(text: str, cap: int) -> str:
     Terminal escapes, control, zero-width, bidirectional and unassigned characters become one space each run;
     of a longer text the head and the tail stay, and how many characters are missing stands between them.
     """
-    return shorten(_printable(_bound(text)), cap, lost=max(0, len(text) - _LOOKED_AT_CHARS))
+    return shorten(_printable(_bound(text, _SHOWN_CHARS)), cap, lost=max(0, len(text) - _SHOWN_CHARS))
 
 
 def shorten(text: str, cap: int, *, lost: int = 0) -> str:
@@ -44,11 +45,11 @@ def shorten(text: str, cap: int, *, lost: int = 0) -> str:
     return f"{text[:head]}..(+{len(text) - keep + lost}).." + tail
 
 
-def _bound(text: str) -> str:
-    if len(text) <= _LOOKED_AT_CHARS:
+def _bound(text: str, limit: int) -> str:
+    if len(text) <= limit:
         return text
-    tail = _LOOKED_AT_CHARS // 4
-    return text[: _LOOKED_AT_CHARS - tail] + " " + text[-tail:]
+    tail = limit // 4
+    return text[: limit - tail] + text[-tail:]
 
 
 def _printable(text: str) -> str:
@@ -118,9 +119,25 @@ def join_argv(argv: Sequence[str]) -> str:
 
 def clean(text: str, cap: int) -> str:
     """Secrets masked first, then sanitised: a cap never cuts a secret in two before it is seen."""
-    bounded = _bound(text)
-    lost = len(text) - len(bounded)
-    return shorten(mask_secrets(_printable(bounded)), cap, lost=max(0, lost))
+    return shorten(mask_shown(text), cap, lost=max(0, len(text) - _SHOWN_CHARS))
+
+
+def mask_shown(text: str) -> str:
+    """What of `text` may be shown, before it is shortened."""
+    return mask_secrets(_printable(_bound(text, _SHOWN_CHARS)))
+
+
+class Cleaner:
+    """`clean` for the many lengths that one question may try; each text is masked once."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+
+    def __call__(self, text: str, cap: int) -> str:
+        """As `clean`."""
+        if text not in self._shown:
+            self._shown[text] = mask_shown(text)
+        return shorten(self._shown[text], max(cap, 16), lost=max(0, len(text) - _SHOWN_CHARS))
 
 
 # --- injection ----------------------------------------------------------------------------------------------
@@ -191,7 +208,7 @@ def looks_like_instruction(text: str) -> str | None:
     and percent encoding, one layer deep; English, Spanish, German, French and Portuguese. A sieve, no proof: what it
     misses is held by the floor of the policy.
     """
-    bounded = _bound(text)
+    bounded = _bound(text, _JUDGED_CHARS)
     for candidate in (bounded, *_decoded(bounded)):
         folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", candidate)).casefold()
         folded = _ANSI.sub(" ", folded)
@@ -206,7 +223,7 @@ def looks_like_instruction(text: str) -> str | None:
 
 def find_instruction(texts: Iterable[str]) -> str | None:
     """The first reason that `looks_like_instruction` finds in any of `texts`."""
-    return next((reason for text in texts if (reason := looks_like_instruction(text))), None)
+    return next((reason for text in dict.fromkeys(texts) if (reason := looks_like_instruction(text))), None)
 
 
 def _decoded(text: str) -> Iterator[str]:

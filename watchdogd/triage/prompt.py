@@ -10,7 +10,7 @@ import msgspec
 
 from watchdogd.entities import Label
 from watchdogd.errors import TriageError
-from watchdogd.triage.guard import clean, join_argv, sanitize
+from watchdogd.triage.guard import Cleaner, join_argv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +126,7 @@ _CAPS = (
     _Caps(text=240, ancestors=5, fields=10, description=160),
     _Caps(text=120, ancestors=4, fields=6, description=80),
     _Caps(text=60, ancestors=2, fields=3, description=0),
+    _Caps(text=32, ancestors=1, fields=1, description=0),
 )
 _TOKEN_SHAPES = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\sA-Za-z]")
 _MESSAGE_TOKENS = 8
@@ -144,8 +145,9 @@ def build_question(alert: Alert, *, num_ctx: int, num_predict: int) -> Question:
     opening = _opening()
     fixed = _TEMPLATE_TOKENS + sum(estimate_tokens(message["content"]) + _MESSAGE_TOKENS for message in opening)
     reserve = estimate_tokens(_EXPLAIN) + 2 * _MESSAGE_TOKENS + LABEL_TOKENS + num_predict
+    clean = Cleaner()
     for caps in _CAPS:
-        document, cut = _describe(alert, caps)
+        document, cut = _describe(alert, caps, clean)
         content = _to_json(document)
         # No tokenizer that works on bytes makes more tokens than bytes: no choice of text can outgrow this.
         most = fixed + len(content.encode()) + _MESSAGE_TOKENS
@@ -201,18 +203,18 @@ def _opening() -> tuple[dict[str, str], ...]:
     return tuple(messages)
 
 
-def _describe(alert: Alert, caps: _Caps) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _describe(alert: Alert, caps: _Caps, clean: Cleaner) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The document, and what was left out of it."""
     rule = alert.rule
-    fields, fields_cut = _take_fields(alert, caps)
-    lineage = [_describe_process(process, caps) for process in alert.lineage[: caps.ancestors]]
+    fields, fields_cut = _take_fields(alert, caps, clean)
+    lineage = [_describe_process(process, caps, clean) for process in alert.lineage[: caps.ancestors]]
     cut = list(fields_cut)
     if len(alert.lineage) > len(lineage):
         cut.append(f"{len(alert.lineage) - len(lineage)} further ancestors")
     document: dict[str, Any] = {
         "rule": {
-            "title": sanitize(rule.title, 160),
-            "description": sanitize(rule.description, caps.description) if caps.description else "",
+            "title": clean(rule.title, 160),
+            "description": clean(rule.description, caps.description) if caps.description else "",
             "level": rule.level.value,
             "techniques": list(rule.techniques[:12]),
         },
@@ -223,7 +225,7 @@ def _describe(alert: Alert, caps: _Caps) -> tuple[dict[str, Any], tuple[str, ...
             "count": alert.count,
             "fields": fields,
         },
-        "process": _describe_process(alert.process, caps) if alert.process is not None else None,
+        "process": _describe_process(alert.process, caps, clean) if alert.process is not None else None,
         "lineage": lineage,
         "assessment": {"evidence_score": round(alert.evidence_score, 2), "reasons": list(alert.reasons[:12])},
     }
@@ -235,7 +237,7 @@ def _describe(alert: Alert, caps: _Caps) -> tuple[dict[str, Any], tuple[str, ...
     return document, tuple(cut)
 
 
-def _describe_process(process: Process, caps: _Caps) -> dict[str, Any]:
+def _describe_process(process: Process, caps: _Caps, clean: Cleaner) -> dict[str, Any]:
     """What is known of a process; unknown parts are left out."""
     known: dict[str, Any] = {
         "pid": process.pid,
@@ -253,7 +255,7 @@ def _describe_process(process: Process, caps: _Caps) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value not in ("", None)}
 
 
-def _take_fields(alert: Alert, caps: _Caps) -> tuple[dict[str, str], tuple[str, ...]]:
+def _take_fields(alert: Alert, caps: _Caps, clean: Cleaner) -> tuple[dict[str, str], tuple[str, ...]]:
     """Fields that matched first, then the view's own that the process does not already say."""
     chosen: dict[str, str] = {}
     names = [*alert.matched, *(name for name in alert.fields if name not in alert.matched and name not in _TOLD)]
