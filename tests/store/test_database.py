@@ -177,6 +177,22 @@ async def test_a_reader_beside_the_daemon_sees_what_is_committed(store: Store, p
     reader.close()
 
 
+async def test_another_process_that_holds_the_lock_is_named(
+    monkeypatch: pytest.MonkeyPatch, path: Path, counters: Counters, clock: Clock
+) -> None:
+    monkeypatch.setattr("watchdogd.store.connection.BUSY_S", 0.05)
+    store = await Store.open(path, counters, clock)
+    shell = sqlite3.connect(path, isolation_level=None)
+    shell.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="is locked by another process"):
+        await store.commit(Batch(checkpoint=point(1)))
+    shell.execute("ROLLBACK")
+    shell.close()
+    await store.commit(Batch(checkpoint=point(1)))
+    assert await store.load_checkpoint("audit_log") == point(1)
+    await store.close()
+
+
 async def test_what_is_no_database_is_named(tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(StoreError, match="is a directory"):
         await Store.open(tmp_path, Counters(), clock)

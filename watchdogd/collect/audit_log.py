@@ -64,6 +64,7 @@ class AuditLogTail:
             raise ValueError(f"max_line_bytes is {max_line_bytes}, must be at least {HEAD_BYTES}")
         self._path = path
         self._checkpoint = checkpoint
+        self._start = Checkpoint(SOURCE, str(path), "", 0)
         self._from_start = from_start
         self._counters = counters
         self._poll_s = poll_s
@@ -108,15 +109,13 @@ class AuditLogTail:
         self._stopped.set()
 
     def resume_point(self) -> Checkpoint:
-        """Where reading is now: before `run`, where it will begin.
+        """Where reading begins.
 
-        Commit this before the first line is read: a crash before the first commit then loses nothing. Raises
-        SourceError as `run` does.
+        Commit this before the first line is read: a crash before the first commit then loses nothing. Where the log is
+        empty it is the end of the newest rotated file. Raises SourceError as `run` does.
         """
-        file, offset = self._opened(), self._cutter.offset
-        if file.head is None and self._previous is not None:
-            file, offset = self._previous, self._previous.size
-        return Checkpoint(SOURCE, str(self._path), file.id, offset)
+        self._opened()
+        return self._start
 
     def history(self) -> Iterator[list[Record]]:
         """The last `history_bytes` of lines before the resume point, without positions; call it before `run`.
@@ -184,6 +183,10 @@ class AuditLogTail:
             for file in files[index + 1 :]:
                 file.close()
         self._cutter = self._cut_from(offset)
+        known, end = files[index], offset
+        if known.head is None and self._previous is not None:
+            known, end = self._previous, self._previous.size
+        self._start = Checkpoint(SOURCE, str(self._path), known.id, end)
         return files[index]
 
     def _cut_from(self, offset: int) -> LineCutter:
