@@ -51,11 +51,13 @@ class Host(RuleBasedStateMachine):
         self.open = []
 
     def teardown(self) -> None:
-        self.read_all()
-        self.check_order()
-        assert set(self.read) == set(self.written)
-        self.tail.close()
-        shutil.rmtree(self.folder)
+        try:
+            self.read_all()
+            self.check_order()
+            assert set(self.read) == set(self.written)
+        finally:
+            self.tail.close()
+            shutil.rmtree(self.folder)
 
     def take(self, records: list[Record]) -> None:
         assert len(records) <= 3
