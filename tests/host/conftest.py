@@ -11,10 +11,11 @@ import pytest
 from tests.host import guard
 from tests.host.auditing import Auditd
 from tests.host.journal import JOURNALD, Journald
+from tests.host.machine import Machine, build_base, build_package
 from tests.host.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -80,3 +81,24 @@ def receiver() -> Iterator[Receiver]:
     """A real HTTP receiver that stores what it gets."""
     with Receiver() as receiver:
         yield receiver
+
+
+class BootMachine(Protocol):
+    """`Machine`'s options."""
+
+    def __call__(self, binds: Mapping[str, Path] | None = None) -> Machine:
+        """Boot a machine; it ends with the test."""
+
+
+@pytest.fixture
+def boot_machine(safe_host: None, tmp_path: Path) -> Iterator[BootMachine]:  # noqa: ARG001 (the guard)
+    """Boots a Debian with systemd and this checkout's wheel in it."""
+    guard.require_programs("mmdebstrap", "systemd-nspawn")
+    with contextlib.ExitStack() as stack:
+
+        def boot(binds: Mapping[str, Path] | None = None) -> Machine:
+            (tmp_path / "wheel").mkdir()
+            package = build_package(tmp_path / "wheel")
+            return stack.enter_context(Machine(build_base(), package, tmp_path / "console", binds))
+
+        yield boot
