@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 RULE_ID = "5d1f0a52-6f0c-4f0e-9a53-9a7f6a2c1e10"
@@ -94,9 +94,9 @@ class Daemon:
         """What it wrote to stderr so far."""
         return self._stderr.read_text(errors="replace") if self._stderr.exists() else ""
 
-    def start(self, *options: str, ready: bool = True) -> None:
-        """Start it; with `ready` wait for its READY=1."""
-        command = [sys.executable, "-m", "watchdogd", "run", "--config", str(self.config), *options]
+    def start(self, *options: str, ready: bool = True, prefix: Sequence[str] = ()) -> None:
+        """Start it, behind the words of `prefix`; with `ready` wait for its READY=1."""
+        command = [*prefix, sys.executable, "-m", "watchdogd", "run", "--config", str(self.config), *options]
         with self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(command, stderr=stderr, env=self.environ, cwd=self.folder)
         if ready:

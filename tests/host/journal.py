@@ -21,7 +21,7 @@ _DROP_IN: Final = """\
 Storage=volatile
 RateLimitIntervalSec=0
 ReadKMsg=no
-Audit=no
+Audit=
 ForwardToSyslog=no
 ForwardToWall=no
 """

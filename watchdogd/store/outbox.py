@@ -111,7 +111,7 @@ class Outbox:
         return again_ms if due_ms is None else min(due_ms, again_ms)
 
     async def release_all(self) -> None:
-        """What waits for a verdict waits no longer: the daemon is about to stop, and the alert must not wait with it."""
+        """What waits for a verdict waits no longer: the daemon is about to stop, the alert must not wait with it."""
         now_ms = self._clock.now_ms()
 
         def work(connection: sqlite3.Connection) -> None:
