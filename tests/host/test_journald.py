@@ -78,6 +78,13 @@ async def test_nasty_text_forges_nothing(journald: Journald, name: str) -> None:
     assert "blob data" not in journald.text("-t", "watchdogd")
 
 
+async def test_a_burst_is_taken_whole(journald: Journald) -> None:
+    sink = JournaldSink(timeout_s=60)
+    for number in range(500):
+        await sink.send(build_alert(id=f"burst-{number}"), kind="alert", delivery_id="alert_burst")
+    assert len(journald.entries("SYSLOG_IDENTIFIER=watchdogd")) == 500
+
+
 async def test_without_a_journald_it_is_an_error(journald: Journald) -> None:
     sink = JournaldSink()
     await sink.send(build_alert(), kind="alert", delivery_id="alert_1")

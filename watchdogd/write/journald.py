@@ -98,8 +98,8 @@ def _field_value(name: str, value: str) -> str:
     return cut_text(escape_controls(value), _JSON_LIMIT_BYTES - len(name) - 2)
 
 
-def find_journal(path: str = JOURNAL_SOCKET) -> None:
-    """Return where a journald listens and has room; else raise DeliveryError (recoverable).
+def find_journal(path: str = JOURNAL_SOCKET, *, wait_s: float = 0.0) -> None:
+    """Return where a journald listens and has room, within `wait_s`; else raise DeliveryError (recoverable).
 
     `journal.send` reports success where nobody listens, and blocks where journald hangs with a full queue.
     """
@@ -113,27 +113,27 @@ def find_journal(path: str = JOURNAL_SOCKET) -> None:
             raise DeliveryError(message, recoverable=True) from None
         poll = select.poll()
         poll.register(probe, select.POLLOUT)
-        if not poll.poll(0):
+        if not poll.poll(wait_s * 1000):
             raise DeliveryError(f"journald at {path} does not take messages: its queue is full", recoverable=True)
 
 
 def send_service_message(message: str, *, priority: int = 6, path: str = JOURNAL_SOCKET) -> None:
     """Tell the journal something about watchdogd itself; `priority` is syslog's. Raises DeliveryError."""
     fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": IDENTIFIER}
-    _send(MESSAGE_ID_SERVICE, {name: _field_value(name, value) for name, value in fields.items()}, path)
+    _send(MESSAGE_ID_SERVICE, {name: _field_value(name, value) for name, value in fields.items()}, path, 0.0)
 
 
-def _send(message_id: UUID, fields: dict[str, str], path: str) -> None:
-    find_journal(path)
+def _send(message_id: UUID, fields: dict[str, str], path: str, wait_s: float) -> None:
+    find_journal(path, wait_s=wait_s)
     try:
         send_entry(**fields, MESSAGE_ID=message_id, CODE_FILE=__name__)
     except OSError as error:
         raise DeliveryError(f"journald refused the entry: {error.strerror}", recoverable=True) from None
 
 
-def _send_and_tell(result: Future[None], message_id: UUID, fields: dict[str, str], path: str) -> None:
+def _send_and_tell(result: Future[None], message_id: UUID, fields: dict[str, str], path: str, wait_s: float) -> None:
     try:
-        _send(message_id, fields, path)
+        _send(message_id, fields, path, wait_s)
     except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to who waits)
         result.set_exception(error)
     else:
@@ -160,7 +160,8 @@ class JournaldSink:
             raise DeliveryError("journald hangs: an earlier entry is still waiting", recoverable=True)
         message_id = MESSAGE_ID_VERDICT if kind == "verdict" else MESSAGE_ID_ALERT
         result: Future[None] = Future()
-        arguments = (result, message_id, journal_fields(alert, kind), self._path)
+        wait_s = self._timeout_s / 2  # a burst fills the queue (10 entries on some hosts) for a moment only
+        arguments = (result, message_id, journal_fields(alert, kind), self._path, wait_s)
         thread = threading.Thread(target=_send_and_tell, args=arguments, name="journald", daemon=True)
         result.set_running_or_notify_cancel()
         thread.start()
