@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from watchdogd.cli.display import show_alert
+from watchdogd.cli.display import TextConsole, show_alert
+from watchdogd.cli.main import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USAGE, silence_stdout
 from watchdogd.cli.replay import ask_about, build_judge, judge_files, open_triage
 from watchdogd.config import load_config
 from watchdogd.errors import WatchdogdError
@@ -31,14 +32,17 @@ TRIAGE_BUDGET_S = 14.0
 
 def main() -> int:
     """Show the demo. 2 where the recording or a rule cannot be read."""
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = TextConsole()
     try:
         return show(console)
     except WatchdogdError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- a command speaks to its user
-        return 2
+        return EXIT_USAGE
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        silence_stdout()
+        return EXIT_BROKEN_PIPE
 
 
 def show(console: Console) -> int:
@@ -71,16 +75,15 @@ def show(console: Console) -> int:
 
 async def triage(alerts: list[Alert], config: Config, counters: Counters, console: Console) -> list[Alert]:
     """Ask the model where one answers, within the demo's time; say so where none does."""
-    async with open_triage(config, counters) as (triager, policy, version):
-        if triager is None or version is None:
+    async with open_triage(config, counters) as (triager, policy, note):
+        if triager is None:
             console.print(
-                f"No model answers at {config.triage.ollama_url}, so the alerts below are untriaged: rule level,\n"
-                "lineage and rarity alone give the evidence score. With Ollama (`ollama pull "
-                f"{config.triage.model}`) each gets a verdict.\n",
+                f"{note}, so the alerts below are untriaged:\nrule level, lineage and rarity alone give the evidence"
+                f" score. With Ollama (`ollama pull {config.triage.model}`) each\ngets a verdict.\n",
                 style="yellow",
             )
             return alerts
-        console.print(f"Ollama {version} answers at {config.triage.ollama_url}: asking {config.triage.model}.\n")
+        console.print(f"{note}.\n")
         deadline_s = time.monotonic() + TRIAGE_BUDGET_S
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         judged = []

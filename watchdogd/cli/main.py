@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        silence_stdout()
         return EXIT_BROKEN_PIPE
     except (WatchdogdError, OSError) as error:
         _report(error)
@@ -144,7 +144,7 @@ def _report(error: Exception) -> None:
         sys.stderr.write(f"watchdogd: {escape_controls(line)}\n")
 
 
-def _silence_stdout() -> None:
+def silence_stdout() -> None:
     """Keep the interpreter's own flush at exit from complaining about a reader that has left."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,23 +7,25 @@ import os
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from watchdogd.cli.options import add_config_option, add_rules_option
-from watchdogd.errors import TriageError
+from watchdogd.errors import SourceError, TriageError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
+    from watchdogd.cli.progress import ReadProgress
     from watchdogd.config import Config
     from watchdogd.entities import Alert
     from watchdogd.judge import Judge
     from watchdogd.match.library import RuleSet
     from watchdogd.telemetry import Counters
+    from watchdogd.triage.ollama import OllamaClient
     from watchdogd.triage.policy import Policy
     from watchdogd.triage.triager import Triager
 
@@ -47,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every alert once, after its verdict. 0 fine, 2 unreadable input, bad rules, or no model with `on`."""
-    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415 -- start-up of other commands
+    from watchdogd.cli.losses import report_losses  # noqa: PLC0415 -- start-up of other commands
+    from watchdogd.cli.progress import ReadProgress  # noqa: PLC0415
+    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415
     from watchdogd.match.library import load_rules  # noqa: PLC0415
     from watchdogd.telemetry import Counters  # noqa: PLC0415
 
@@ -55,13 +59,22 @@ def run(args: argparse.Namespace) -> int:
     rules = load_rules(rule_folders(config, args.rules, Path.cwd()))
     counters = Counters()
     judge = build_judge(rules, counters)
-    alerts = judge_files(judge, args.files, counters)
-    print_alert = print_json if args.format == "json" else print_text
-    if args.triage == "off":
-        for alert in alerts:
-            print_alert(alert)
-    else:
-        asyncio.run(triage_and_print(alerts, config, counters, print_alert, must=args.triage == "on"))
+    show = print_json if args.format == "json" else print_text
+    try:
+        with ReadProgress(args.files) as progress:
+            alerts = judge_files(judge, args.files, counters, progress)
+
+            def print_alert(alert: Alert) -> None:
+                progress.hide()
+                show(alert)
+
+            if args.triage == "off":
+                for alert in alerts:
+                    print_alert(alert)
+            else:
+                asyncio.run(triage_and_print(alerts, config, counters, print_alert, must=args.triage == "on"))
+    finally:
+        report_losses(counters)
     if args.summary:
         print_summary(counters)
     return 0
@@ -84,13 +97,20 @@ def build_judge(rules: RuleSet, counters: Counters) -> Judge:
     return Judge(Decoder(counters, live=False), enricher, Engine(rules), score_evidence, counters)
 
 
-def judge_files(judge: Judge, files: Sequence[str], counters: Counters) -> Iterator[Alert]:
+def judge_files(
+    judge: Judge, files: Sequence[str], counters: Counters, progress: ReadProgress | None = None
+) -> Iterator[Alert]:
     """Alerts of several files read as one stream, each with the verdict `untriaged`."""
     from watchdogd.collect.files import read_files  # noqa: PLC0415
 
-    for records in read_files(files, counters):
-        counters.add("collect_lines_total", len(records))
-        yield from map(mark_untriaged, judge.feed(records, 0).alerts)
+    batches = read_files(files, counters)
+    try:
+        for records in batches if progress is None else progress.follow(batches):
+            counters.add("collect_lines_total", len(records))
+            yield from map(mark_untriaged, judge.feed(records, 0).alerts)
+    except SourceError:
+        yield from map(mark_untriaged, judge.drain(0).alerts)
+        raise
     yield from map(mark_untriaged, judge.drain(0).alerts)
 
 
@@ -101,36 +121,59 @@ def mark_untriaged(alert: Alert, error: str | None = None) -> Alert:
     return replace(alert, verdict=Verdict(label=Label.UNTRIAGED, by="none", error=error))
 
 
+class Triage(NamedTuple):
+    """What there is to ask. `note` says it to a person: which Ollama answers, or why nobody can be asked."""
+
+    triager: Triager | None
+    policy: Policy
+    note: str
+
+
 @asynccontextmanager
-async def open_triage(config: Config, counters: Counters) -> AsyncIterator[tuple[Triager | None, Policy, str | None]]:
-    """Triager, policy, and the version of the Ollama that answers; None and None where AI is off or none answers."""
+async def open_triage(config: Config, counters: Counters) -> AsyncIterator[Triage]:
+    """The model, if it is wanted, its server answers, and has it."""
     from watchdogd.ports import SystemClock  # noqa: PLC0415
     from watchdogd.triage.ollama import OllamaClient  # noqa: PLC0415
     from watchdogd.triage.policy import Policy  # noqa: PLC0415
     from watchdogd.triage.triager import Triager  # noqa: PLC0415
 
-    policy = Policy(config.triage)
-    if not config.triage.enabled:
-        yield None, policy, None
+    settings = config.triage
+    policy = Policy(settings)
+    if not settings.enabled:
+        yield Triage(None, policy, "Triage is turned off (AI_ENABLED, triage.enabled)")
         return
-    client = OllamaClient(config.triage.ollama_url, timeout_s=config.triage.timeout_s)
-    triager = Triager(config.triage, client, counters, SystemClock())
+    client = OllamaClient(settings.ollama_url, timeout_s=settings.timeout_s)
+    triager = Triager(settings, client, counters, SystemClock())
     try:
-        version = await triager.available()
-        yield (triager if version else None), policy, version
+        is_ready, note = await _look_for_model(triager, client, settings.model)
+        yield Triage(triager if is_ready else None, policy, note)
     finally:
         await client.close()
+
+
+async def _look_for_model(triager: Triager, client: OllamaClient, model: str) -> tuple[bool, str]:
+    """Whether the model can be asked, and that in words."""
+    version = await triager.available()
+    if version is None:
+        return False, f"No model answers at {client.place}"
+    try:
+        digest = await client.digest(model)
+    except TriageError as error:
+        return False, str(error)
+    server = f"Ollama {version} at {client.place}"
+    if digest is None:
+        return False, f"{server} lacks the model {model} (`ollama pull {model}`)"
+    return True, f"{server} answers: asking {model}"
 
 
 async def triage_and_print(
     alerts: Iterable[Alert], config: Config, counters: Counters, print_alert: Callable[[Alert], None], *, must: bool
 ) -> None:
     """Ask about each alert in turn, then print it. Raises TriageError where a model must answer and none does."""
-    async with open_triage(config, counters) as (triager, policy, _):
+    async with open_triage(config, counters) as (triager, policy, note):
         if triager is None and must:
-            raise TriageError(f"no model answers at {config.triage.ollama_url} (start Ollama, or use --triage auto)")
-        if triager is None:
-            say(f"No model answers at {config.triage.ollama_url}: alerts are untriaged, judged by evidence alone.")
+            raise TriageError(f"{note}; --triage on needs it (--triage auto goes on without)")
+        say(f"{note}." if triager else f"{note}: alerts are untriaged, judged by evidence alone.")
         for alert in alerts:
             print_alert(alert if triager is None else await ask_about(alert, triager, policy))
 
