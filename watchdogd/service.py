@@ -56,6 +56,7 @@ log = logging.getLogger("watchdogd.service")
 
 AUDIT_SOURCE = "audit_log"
 DRAIN_S = 10.0
+BASELINE_LIMIT = 8_192
 
 
 class StartOptions(msgspec.Struct, frozen=True):
@@ -144,7 +145,7 @@ class Service:
         known = await store.load_instances(proc.boot_id)
         instances = [Instance(run.pid, run.start_ms, run.last_ms) for run in known]
         instances.append(Instance(os.getpid(), start_ms, None))
-        baseline = Baseline(await store.load_baseline())
+        baseline = Baseline(await store.load_baseline(BASELINE_LIMIT), limit=BASELINE_LIMIT)
         enricher = Enricher(
             ProcessTree(proc), Identity(self._clock, look_up_host_user), baseline, OwnProcesses(instances)
         )

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from watchdogd.enrich.process import LINEAGE_LIMIT, ProcessTree
+from watchdogd.enrich.process import ARGV_LIMIT_CHARS, LINEAGE_LIMIT, ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Process, ProcessKey
 
@@ -128,3 +128,13 @@ def test_proc_entry_younger_than_the_event_is_somebody_else() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_an_argv_of_a_megabyte_is_whole_in_its_event_and_cut_in_memory() -> None:
+    tree = ProcessTree()
+    argv = ("sh", "-c", "x" * 1_000_000, "tail")
+    process, _ = exec_process(tree, make_process(10, 1, "/bin/sh", *argv))
+    assert process.argv == argv
+    _, (parent,) = exec_process(tree, make_process(11, 10, "/usr/bin/id"))
+    assert sum(map(len, parent.argv)) < ARGV_LIMIT_CHARS + 100
+    assert parent.argv[-1].endswith("...[cut, 4 arguments in all]")

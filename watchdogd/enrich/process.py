@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LINEAGE_LIMIT = 32
 """Longest lineage kept; a deeper tree is cut at the old end."""
 
+ARGV_LIMIT_CHARS = 4_096
+"""How much of a command line is remembered for later events and descendants; an event keeps its own whole."""
+
 _START_TOLERANCE_MS = 2_000
 
 
@@ -35,7 +38,7 @@ class ProcessTree:
     begin when the process was first seen.
     """
 
-    def __init__(self, proc: ProcReader | None = None, *, limit: int = 16_384) -> None:
+    def __init__(self, proc: ProcReader | None = None, *, limit: int = 4_096) -> None:
         self._proc = proc
         self._limit = limit
         self._nodes: OrderedDict[int, _Node] = OrderedDict()
@@ -84,6 +87,7 @@ class ProcessTree:
         return self._keep(_Node(live, self._find_parent(live.ppid, time_ms, depth + 1)))
 
     def _keep(self, node: _Node) -> _Node:
+        node.process = _cut_argv(node.process)
         self._nodes[node.process.pid] = node
         self._nodes.move_to_end(node.process.pid)
         while len(self._nodes) > self._limit:
@@ -98,6 +102,20 @@ def _is_same(known: Process, seen: Process, time_ms: int) -> bool:
         return True
     # A process whose parent died belongs to init or to a subreaper now; its session and login stay.
     return known.auid == seen.auid and known.session == seen.session and time_ms >= known.key.start_ms
+
+
+def _cut_argv(process: Process) -> Process:
+    """The process with an argv of bounded size: an attacker chooses how long it is."""
+    if sum(map(len, process.argv)) <= ARGV_LIMIT_CHARS:
+        return process
+    kept, left = [], ARGV_LIMIT_CHARS
+    for argument in process.argv:
+        if len(argument) > left:
+            kept.append(f"{argument[:left]}...[cut, {len(process.argv)} arguments in all]")
+            break
+        kept.append(argument)
+        left -= len(argument)
+    return replace(process, argv=tuple(kept))
 
 
 def _complete(seen: Process, known: Process) -> Process:
