@@ -95,6 +95,7 @@ class Machine:
         self._output = output
         self._container: subprocess.Popen[bytes] | None = None
         self._init = 0
+        self._left_behind: list[Path] = []
 
     def __enter__(self) -> Self:
         try:
@@ -117,6 +118,9 @@ class Machine:
             self._container.kill()
             self._container.wait()
         self._container = None
+        for folder in self._left_behind:
+            with contextlib.suppress(OSError):  # only what is empty by now
+                folder.rmdir()
 
     def run(
         self, *command: str | Path, check: bool = True, stdin: str | None = None, timeout_s: float = 60.0
@@ -142,6 +146,9 @@ class Machine:
     def _boot(self) -> None:
         binds = [f"--bind-ro={host}:{inside}" for inside, host in self._binds.items()]
         name = f"watchdogd-test-{os.getpid()}"
+        nspawn = Path("/run/systemd/nspawn")
+        folders = (nspawn / "propagate" / name, nspawn / "propagate", nspawn / "locks", nspawn)
+        self._left_behind = [folder for folder in folders if not folder.exists()]
         command = ["systemd-nspawn", "-q", "-D", str(self._base), "--volatile=overlay", *binds, "-M", name]
         options = ["--register=no", "--keep-unit", "-b", "systemd.show_status=no"]
         with self._output.open("wb") as output:
