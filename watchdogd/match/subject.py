@@ -128,7 +128,7 @@ class RecordSubject(_Texts):
         """Return the line, then what it holds in another form."""
         yield show_bytes(self._record.line)
         for _, raw, interpreted in self._record.fields:
-            if interpreted != raw and len(raw) > len(interpreted):
+            if len(raw) > len(interpreted) and not raw.startswith('"'):
                 yield interpreted
 
 
