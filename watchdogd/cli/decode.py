@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 HELP = "show recorded audit logs as events, every field interpreted"
 
 _LOSSES = {
-    "decode_garbage_lines_total": "lines are no audit records",
-    "decode_incomplete_events_total": "events lack records",
-    "decode_duplicate_records_total": "records came twice",
-    "decode_late_records_total": "records came after their event was shown",
-    "collect_overlong_lines_total": "lines were cut at 1 MiB",
+    "decode_garbage_lines_total": "lines that are no audit records",
+    "decode_incomplete_events_total": "events without all their records",
+    "decode_duplicate_records_total": "records that came twice",
+    "decode_late_records_total": "records that came after their event was shown",
+    "collect_overlong_lines_total": "lines cut at 1 MiB",
 }
 
 
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             _print(decoder.feed(records, 0).events, show)
     finally:
         _print(decoder.drain().events, show)
+        sys.stdout.buffer.flush()
     _print_losses(counters)
     return 0
 
@@ -56,7 +57,7 @@ def _print_losses(counters: Counters) -> None:
     for name, meaning in _LOSSES.items():
         count = counters.get(name)
         if count:
-            sys.stderr.write(f"watchdogd: {count} {meaning}\n")
+            sys.stderr.write(f"watchdogd: {meaning}: {count}\n")
 
 
 def _format_json(event: Event) -> bytes:

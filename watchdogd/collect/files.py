@@ -71,9 +71,9 @@ def _read_file(path: str, counters: Counters) -> Iterator[list[Record]]:
 
 
 def _open(path: str) -> io.BufferedReader:
-    descriptor = sys.stdin.fileno() if path == STDIN else path
-    raw = io.FileIO(descriptor, closefd=path != STDIN)
-    return io.BufferedReader(raw, CHUNK_BYTES)
+    if path == STDIN:
+        return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), CHUNK_BYTES)
+    return io.BufferedReader(io.FileIO(path), CHUNK_BYTES)
 
 
 def _unpack(name: str, packed: io.BufferedReader) -> Iterator[bytes]:
@@ -82,7 +82,7 @@ def _unpack(name: str, packed: io.BufferedReader) -> Iterator[bytes]:
     if head.startswith(_GZIP):
         stream = gzip.GzipFile(fileobj=packed)
     elif head.startswith(_XZ):
-        stream = lzma.LZMAFile(packed)
+        stream = lzma.LZMAFile(packed)  # noqa: SIM115 - closed below
     elif head.startswith(_ZSTD):
         yield from _unpack_zstd(name, packed)
         return
@@ -102,6 +102,7 @@ def _unpack_zstd(name: str, packed: io.BufferedReader) -> Iterator[bytes]:
             packed.seek(0)
         else:
             shutil.copyfileobj(packed, copy, CHUNK_BYTES)
+            copy.flush()
             source = copy
         os.lseek(source.fileno(), 0, os.SEEK_SET)
         process = subprocess.Popen(  # noqa: S603 - a fixed program without arguments from outside

@@ -11,7 +11,6 @@ from watchdogd.entities import Event, EventId, Position
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchdogd.decode.record import AuditLine
     from watchdogd.entities import Record
     from watchdogd.telemetry import Counters
 
@@ -76,11 +75,12 @@ class Decoder:
         events: list[Event] = []
         late = duplicates = incomplete = gaps = 0
         for opened in ready:
-            records: Sequence[AuditLine] = opened.records
-            unique = {line.record.data: line for line in reversed(records)}
-            if len(unique) != len(records):
-                duplicates += len(records) - len(unique)
-                records = _drop_duplicates(records, ignored)
+            records = opened.records
+            if opened.duplicates:
+                duplicates += len(opened.duplicates)
+                ignored += [line.position for line in opened.duplicates if line.position is not None]
+                if not records:
+                    continue
             if opened.late:
                 late += len(records)
             else:
@@ -89,8 +89,8 @@ class Decoder:
             built = build_event(event_id, records, late=opened.late)
             incomplete += built.incomplete
             events.append(built.event)
-        if events:
-            self._counters.add("decode_events_total", len(events))
+        if ready:
+            self._raise("decode_events_total", len(events))
             self._raise("decode_late_records_total", late)
             self._raise("decode_duplicate_records_total", duplicates)
             self._raise("decode_incomplete_events_total", incomplete)
@@ -117,15 +117,3 @@ class Decoder:
     def _raise(self, name: str, amount: int) -> None:
         if amount:
             self._counters.add(name, amount)
-
-
-def _drop_duplicates(records: Sequence[AuditLine], ignored: list[Position]) -> list[AuditLine]:
-    seen: set[bytes] = set()
-    kept = []
-    for line in records:
-        if line.line not in seen:
-            seen.add(line.line)
-            kept.append(line)
-        elif line.position is not None:
-            ignored.append(line.position)
-    return kept

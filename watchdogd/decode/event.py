@@ -23,7 +23,21 @@ SOURCE: Final = "audit"
 _CWD_START: Final = b'cwd="'
 _SYSCALL_TYPES: Final = frozenset({"SYSCALL", "URINGOP"})
 _EXEC_SYSCALLS: Final = frozenset({"execve", "execveat"})
-_AUXILIARY_TYPES: Final = frozenset({"CWD", "PROCTITLE", "EOE", "BPRM_FCAPS", "SOCKETCALL", "IPC", "FD_PAIR", "MMAP"})
+_AUXILIARY_TYPES: Final = frozenset(
+    {
+        *("CWD", "PROCTITLE", "EOE", "BPRM_FCAPS", "SOCKETCALL", "IPC", "IPC_SET_PERM", "FD_PAIR", "MMAP", "OBJ_PID"),
+        *(
+            "OPENAT2",
+            "CAPSET",
+            "MQ_OPEN",
+            "MQ_SENDRECV",
+            "MQ_NOTIFY",
+            "MQ_GETSETATTR",
+            "MAC_TASK_CONTEXTS",
+            "MAC_OBJ_CONTEXTS",
+        ),
+    }
+)
 """Types that say more about a syscall and nothing of their own."""
 
 

@@ -167,8 +167,8 @@ def interpret_fields(kind: str, pairs: list[tuple[str, str]], enriched: Mapping[
     values = dict(reversed(pairs))
     triples: list[FieldTriple] = []
     for name, raw in pairs:
-        if name == "key" and "01" in raw and _HEX.fullmatch(raw):
-            triples += [(name, raw, part) for part in decode_string(raw).split("\x01")]
+        if name == "key" and "01" in raw and _HEX.fullmatch(keys := raw.rstrip('"')):
+            triples += [(name, raw, part) for part in decode_string(keys).split("\x01")]
         else:
             triples.append((name, raw, interpret_value(kind, name, raw, values, enriched)))
     return tuple(triples)
@@ -192,7 +192,7 @@ def interpret_value(  # noqa: PLR0911 - one for each kind of field
         return tables.name_syscall(values.get("arch"), raw) or raw
     if kind == "SYSCALL" and name in {"a0", "a1", "a2", "a3"}:
         return _interpret_argument(name, raw, values)
-    return raw
+    return decode_string(raw) if raw.startswith('"') else raw
 
 
 def _interpret_id(raw: str) -> str:
@@ -343,6 +343,7 @@ _ARGUMENTS: Final[Mapping[tuple[str, str], Callable[[int, Mapping[str, str]], st
     ("kill", "a1"): _name_signal,
     ("tkill", "a1"): _name_signal,
     ("tgkill", "a2"): _name_signal,
+    ("rt_sigaction", "a0"): _name_signal,
     ("socket", "a0"): _name_family,
     ("clone", "a0"): _name_clone_flags,
     ("mmap", "a2"): _name_protection,

@@ -1,12 +1,12 @@
 """Records back into events. Records of one event interleave with those of others and may arrive in any order.
 
-One rule for both modes: events leave in the order of their first lines, so an event is let go when it is at the
-head and ready. Ready means:
-- a type that stands alone (`tables.stands_alone`): at once;
-- live: 20 ms after the last record once PROCTITLE or EOE was seen, else 1 s after the first, by the caller's clock;
-- replay: when 256 newer events were opened or the log's own time went on by 2 s; no clock, so always the same;
-- both: when more than 256 events or 64 MiB are open, the head goes.
-Records that come after their event left form an event of the same id, marked `late`.
+Events leave in the order of their first lines, so an event is let go when it is at the head and ready. Ready means:
+- live: at once for a type that stands alone (`tables.stands_alone`); 20 ms after the last record once PROCTITLE or EOE
+  was seen; else 1 s after the first record. Time is the caller's clock.
+- replay: when 256 newer events were opened. No clock takes part, so the same lines always give the same events.
+- both: when more than 256 newer events or 64 MiB are open.
+Records that come after their event left form an event of the same id, marked `late`. A line that was there before, byte
+for byte, is a duplicate and no part of an event.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from watchdogd.entities import Record
 
 WINDOW_EVENTS: Final = 256
-WINDOW_MS: Final = 2_000
 QUIET_MS: Final = 20
 AGE_MS: Final = 1_000
 OPEN_BYTES: Final = 64 << 20
@@ -36,6 +35,9 @@ Key = bytes | tuple[str, bytes]
 
 _CLOSING: Final = frozenset({"PROCTITLE", "EOE"})
 _SERIALS: Final = 2**32
+_LATE_MS: Final = 2_000
+"""A serial from before that comes with a time this much newer belongs to another boot."""
+
 _FARTHEST_GAP: Final = 2**20
 """A jump beyond this is another boot or another host's log, not loss."""
 
@@ -46,6 +48,7 @@ class OpenEvent:
     __slots__ = (
         "alone",
         "closing",
+        "duplicates",
         "first_ms",
         "key",
         "last_ms",
@@ -64,6 +67,7 @@ class OpenEvent:
         self.first_ms = now_ms
         self.last_ms = now_ms
         self.records: list[AuditLine] = []
+        self.duplicates: list[AuditLine] = []
         self.closing = False
         self.alone = False
         self.late = late
@@ -83,7 +87,7 @@ class Reassembler:
         self._open: dict[Key, OpenEvent] = {}
         self._queue: deque[OpenEvent] = deque()
         self._ready: list[OpenEvent] = []
-        self._left: set[Key] = set()
+        self._left: dict[Key, set[int]] = {}
         self._left_order: deque[Key] = deque()
         self._opened = 0
         self._size = 0
@@ -155,12 +159,7 @@ class Reassembler:
         event = OpenEvent(key, self._opened, now_ms, late=key in self._left)
         self._opened += 1
         queue = self._queue
-        while queue:
-            head = queue[0]
-            full = event.number - head.number > WINDOW_EVENTS
-            past = not self._live and (head.alone or event.time_ms - head.time_ms > WINDOW_MS)
-            if not (full or past):
-                break
+        while queue and event.number - queue[0].number > WINDOW_EVENTS:
             self._leave()
         queue.append(event)
         self._open[key] = event
@@ -171,15 +170,32 @@ class Reassembler:
         del self._open[event.key]
         self._size -= event.size
         self._ready.append(event)
-        if event.key not in self._left:
-            self._left.add(event.key)
-            self._left_order.append(event.key)
-            if len(self._left_order) > REMEMBERED_EVENTS:
-                self._left.discard(self._left_order.popleft())
+        digests = {hash(line.record.data) for line in event.records}
+        earlier = self._left.get(event.key)
+        if earlier is not None:
+            _take_out_duplicates(event, earlier)
+            earlier |= digests
+            return
+        if len(digests) != len(event.records):
+            _take_out_duplicates(event, set())
+        self._left[event.key] = digests
+        self._left_order.append(event.key)
+        if len(self._left_order) > REMEMBERED_EVENTS:
+            del self._left[self._left_order.popleft()]
 
     def _shed(self) -> None:
         while self._queue and self._size > OPEN_BYTES // 2:
             self._leave()
+
+
+def _take_out_duplicates(event: OpenEvent, seen: set[int]) -> None:
+    seen = set(seen)
+    kept: list[AuditLine] = []
+    for line in event.records:
+        digest = hash(line.record.data)
+        (event.duplicates if digest in seen else kept).append(line)
+        seen.add(digest)
+    event.records = kept
 
 
 def _is_ready(event: OpenEvent, now_ms: int) -> bool:
@@ -208,7 +224,7 @@ class SerialLedger:
             self._expected = serial
         distance = (serial - self._expected) % _SERIALS
         if distance > _FARTHEST_GAP:
-            if _SERIALS - distance <= WINDOW_EVENTS and time_ms - self._newest_ms <= WINDOW_MS:
+            if _SERIALS - distance <= WINDOW_EVENTS and time_ms - self._newest_ms <= _LATE_MS:
                 return 0  # late, and counted as missing before
             missing = self.settle()
             self._expected, self._newest_ms = serial + 1, time_ms

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
 from watchdogd.decode.actor import Actor, describe_actor, present
+from watchdogd.decode.interpret import decode_string
 from watchdogd.entities import View
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from watchdogd.entities import FieldMap
 
 _OUTCOMES: Final = {
+    "denied": "failure",
+    "granted": "success",
+    "allowed": "success",
     "success": "success",
     "yes": "success",
     "1": "success",
@@ -20,6 +24,7 @@ _OUTCOMES: Final = {
     "no": "failure",
     "0": "failure",
 }
+_RESULTS: Final = ("res", "result", "success", "seresult", "apparmor")
 _SERVICE_TYPES: Final = frozenset({"SERVICE_START", "SERVICE_STOP"})
 _NOT_LOGONS: Final = frozenset(
     {
@@ -43,9 +48,9 @@ def view_report(line: AuditLine, actor: Actor) -> View:
     """
     kind = line.type
     values = line.values
-    outcome = _OUTCOMES.get(values.get("res") or values.get("result") or values.get("success") or "", "unknown")
+    outcome = _find_outcome(line)
     fields = describe_actor(actor)
-    operation = present(values.get("op"))
+    operation = present(values.get("op") or values.get("operation"))
     if operation is not None:
         fields["Operation"] = operation
     fields["Outcome"] = outcome
@@ -57,6 +62,14 @@ def view_report(line: AuditLine, actor: Actor) -> View:
         return View("authentication", action, outcome, {**fields, **_describe_logon(line)})
     fields["RecordType"] = kind
     return View("audit_record", action, outcome, fields)
+
+
+def _find_outcome(line: AuditLine) -> str:
+    for name in _RESULTS:
+        known = _OUTCOMES.get(decode_string(line.get(name) or "").lower())
+        if known is not None:
+            return known
+    return "unknown"
 
 
 def _describe_logon(line: AuditLine) -> FieldMap:

@@ -1,0 +1,76 @@
+"""Every log that there is, and bytes that are no log."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.decode.conftest import decode_lines, make_records
+from watchdogd.decode.decoder import COUNTERS, Decoder
+from watchdogd.decode.document import event_document
+from watchdogd.resources import find_resource
+from watchdogd.telemetry import Counters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = json.loads((find_resource("schemas") / "event.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def list_logs(corpora: Path) -> list[Path]:
+    return sorted(
+        path for path in corpora.rglob("*") if path.is_file() and ".log" in path.name and path.suffix != ".xz"
+    )
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_counters_are_known_from_the_start() -> None:
+    counters = Counters()
+    Decoder(counters, live=True)
+    assert set(COUNTERS) <= set(counters.snapshot())
+
+
+@pytest.mark.slow
+def test_every_log_decodes_and_a_sample_of_it_keeps_the_contract(corpora: Path) -> None:
+    logs = list_logs(corpora)
+    assert len(logs) > 180
+    for log in logs:
+        events = decode_lines(log.read_bytes().split(b"\n"))
+        assert all(event.views for event in events)
+        for event in events[:: max(1, len(events) // 3)]:
+            VALIDATOR.validate(json.loads(msgspec.json.encode(event_document(event))))
+
+
+def test_garbage_is_counted_and_closed() -> None:
+    counters = Counters()
+    decoder = Decoder(counters, live=False)
+    records = make_records([b"\x00\xff\xfe", b"----", b"time->now", b"", b"hello"], positions=True)
+    assert decoder.feed(records, 0).ignored == [record.position for record in records]
+    assert counters.get("decode_garbage_lines_total") == 2
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20))
+def test_random_bytes_never_crash(lines: list[bytes]) -> None:
+    decode_lines(lines)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"SYSCALL", b"EOE", b"UNKNOWN[1]", b"0", b"USER_CMD"]), st.binary(max_size=100)),
+        max_size=10,
+    )
+)
+def test_records_of_random_bytes_make_documents(records: list[tuple[bytes, bytes]]) -> None:
+    lines = [b"type=" + kind + b" msg=audit(1.000:1): " + body for kind, body in records]
+    for event in decode_lines(lines):
+        VALIDATOR.validate(json.loads(msgspec.json.encode(event_document(event))))
