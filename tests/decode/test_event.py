@@ -306,7 +306,8 @@ RECORDS = st.lists(
                     b"arch=c000003e syscall=59 syscall=257 syscall=82 syscall=42 success=yes success=no exit=-1 "
                     b'a0=ff a1=zz argc=3 argc=99999999999 a1[0]=4142 a9999999="x" name="x" name=41 nametype=CREATE '
                     b"nametype=DELETE pid=1 pid=-1 uid=99999999999 items=9 saddr=0200 saddr=0A00 saddr=01 saddr=zz "
-                    b'proctitle=00 cwd= msg=\' op=a acct="\x1d UID="r" auid=4294967295 uring_op=1 { } avc: inode= =5 "'.split()
+                    b"proctitle=00 cwd= "
+                    b'msg=\' op=a acct="\x1d UID="r" auid=4294967295 uring_op=1 { } avc: inode= =5 "'.split()
                 ),
                 max_size=12,
             ).map(b" ".join),
