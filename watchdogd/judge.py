@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
-    from watchdogd.entities import Match, Record, Rule
+    from watchdogd.entities import EventId, Match, Record, Rule
     from watchdogd.match.engine import Engine
     from watchdogd.telemetry import Counters
+
+
+REPEAT_MS = 86_400_000
+"""A sampled condition that goes on is alerted about again after this long."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -48,6 +52,7 @@ class Judge:
         self._counters = counters
         self._host = host
         self._late_after_ms = late_after_ms
+        self._standing: dict[str, dict[str, int]] = {}
 
     @property
     def pending(self) -> int:
@@ -95,14 +100,36 @@ class Judge:
         if event.own:
             self._counters.add("judge_own_events_total")
             return []
-        alerts = [self._build_alert(match, event, now_ms) for match in self._engine.judge(event)]
+        matches = self._engine.judge(event)
+        if event.id.name:
+            matches = self._keep_new(matches, event.id)
+        alerts = [self._build_alert(match, event, now_ms) for match in matches]
         if alerts:
             self._counters.add("judge_alerts_total", len(alerts))
         return alerts
 
+    def _keep_new(self, matches: list[Match], event_id: EventId) -> list[Match]:
+        """Matches that did not hold at the last sample of the same thing: a disk is full once, not every ten seconds.
+
+        What still holds after a day is said again.
+        """
+        before = self._standing.get(event_id.name, {})
+        since_ms = {
+            match.rule.id: before[match.rule.id]
+            for match in matches
+            if event_id.time_ms - before.get(match.rule.id, -REPEAT_MS) < REPEAT_MS
+        }
+        new = [match for match in matches if match.rule.id not in since_ms]
+        since_ms.update((match.rule.id, event_id.time_ms) for match in new)
+        self._standing.pop(event_id.name, None)
+        if since_ms:
+            self._standing[event_id.name] = since_ms
+        self._counters.add("judge_standing_total", len(matches) - len(new))
+        return new
+
     def _build_alert(self, match: Match, event: Event, now_ms: int) -> Alert:
         score, reasons = self._score(match.rule, event)
-        view = _find_view(event, match.category)
+        view = _find_view(event, match)
         time_ms = event.id.time_ms
         return Alert(
             id=hash_alert_id(match),
@@ -135,11 +162,12 @@ def hash_alert_id(match: Match) -> str:
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _find_view(event: Event, category: str) -> View:
-    for view in event.views:
-        if view.category == category:
-            return view
-    return event.views[0] if event.views else View(category=category, action="", outcome="unknown", fields={})
+def _find_view(event: Event, match: Match) -> View:
+    """The view that the match is about: of several of its category the one that has the values which matched."""
+    views = [view for view in event.views if view.category == match.category] or event.views
+    if not views:
+        return View(category=match.category, action="", outcome="unknown", fields={})
+    return max(views, key=lambda view: sum(str(view.fields.get(name)) == value for name, value in match.fields.items()))
 
 
 def _name_group(rule: Rule, process: Process | None, name: str) -> str:

@@ -26,7 +26,7 @@ from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Level
-from watchdogd.errors import ProblemsError, SourceError
+from watchdogd.errors import ProblemsError, SourceError, StoreError
 from watchdogd.judge import Judge
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import load_rules
@@ -114,7 +114,7 @@ class Service:
             workers = [start(pipeline.run_triage(), name=f"triage {n}") for n in range(config.triage.max_in_flight)]
             workers.append(start(deliverer.run(pipeline.wake_deliverer), name="deliver"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
-            workers.append(start(self._serve_reloads(pipeline, deliverer, config), name="reload"))
+            workers.append(start(self._serve_reloads(pipeline, deliverer, config, group), name="reload"))
             if config.sources.host_metrics.enabled:
                 metrics = HostMetrics(self._counters, self._clock)
                 interval_s = config.sources.host_metrics.interval_s
@@ -129,12 +129,20 @@ class Service:
                 await follower
             await pipeline.end_reading()
             await judge
+            await self._drain(outbox, deliverer)
             for worker in workers:
                 worker.cancel()
-        await outbox.release_all()
-        await deliverer.drain(DRAIN_S)
         await deliverer.close()
         log.info("stopped: %s", ", ".join(f"{name}={value}" for name, value in self._counters.snapshot().items()))
+
+    async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:
+        """Send what can be sent now. What waits for a verdict waits no longer; what fails stays for the next start."""
+        try:
+            await outbox.release_all()
+            if not await deliverer.drain(DRAIN_S):
+                log.warning("not everything could be delivered in %.0f s; the rest goes out after the start", DRAIN_S)
+        except StoreError as error:
+            log.error("%s; what is due goes out after the next start", error)
 
     # --- build --------------------------------------------------------------------------------------------------
 
@@ -214,7 +222,9 @@ class Service:
             notify("WATCHDOG=1")
             await asyncio.sleep(interval_s / 3)
 
-    async def _serve_reloads(self, pipeline: Pipeline, deliverer: Deliverer, config: Config) -> None:
+    async def _serve_reloads(
+        self, pipeline: Pipeline, deliverer: Deliverer, config: Config, group: asyncio.TaskGroup
+    ) -> None:
         """On SIGHUP load everything anew and swap it in; whatever is wrong, the old stays in force."""
         while True:
             await self._reload.wait()
@@ -232,9 +242,12 @@ class Service:
                 log.warning("changes of sources and store need a restart: systemctl restart watchdogd")
             apply_log_level(fresh.log.level)
             pipeline.judge.replace_engine(engine)
-            pipeline.triager = build_triager(fresh, self._counters, self._clock)
+            if fresh.triage != config.triage:
+                retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)
+                group.create_task(retire(retired, config.triage.timeout_s), name="retire triager")
             pipeline.policy = Policy(fresh.triage)
             pipeline.routes = choose_routes(fresh)
+            config = msgspec.structs.replace(fresh, sources=config.sources, store=config.store)
             await deliverer.replace_sinks(build_sinks(fresh, self._clock), choose_give_up_s(fresh))
             self._counters.add("service_reloads_total")
             report_rules(rules)
@@ -247,6 +260,16 @@ def warm(judge: Judge, tail: AuditLogTail) -> None:
     decoder = Decoder(Counters(), live=False)
     for records in tail.history():
         judge.warm(records, decoder)
+
+
+async def retire(triager: Triager | None, after_s: float) -> None:
+    """Close a triager that is not asked any more, once its last question must have been answered."""
+    if triager is None:
+        return
+    try:
+        await asyncio.sleep(after_s)
+    finally:
+        await triager.close()
 
 
 def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:

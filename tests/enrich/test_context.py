@@ -113,3 +113,9 @@ def test_learning_counts_nothing() -> None:
     assert event.rarity is not None
     assert event.rarity.seen == 0
     assert event.lineage[0].exe == "/usr/sbin/nginx"
+
+
+def test_the_account_of_a_logon_is_not_the_user_of_the_process() -> None:
+    enricher = make_enricher(names={1001: "alice"})
+    event = enricher.enrich(make_event(make_process(10, 1, "/usr/sbin/sshd"), category="authentication"))
+    assert event.views[0].fields["User"] == "1001"

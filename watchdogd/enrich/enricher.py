@@ -73,11 +73,15 @@ def _describe_context(process: Process, lineage: tuple[Process, ...]) -> FieldMa
 
 
 def _fill(view: View, context: FieldMap) -> FieldMap:
-    """The view's own fields win, but for a user that it could only give by number."""
+    """The view's own fields win, but for a user that it could only give by number.
+
+    In an `authentication` view `User` is the account that was acted upon, which is not the process's.
+    """
     added: FieldMap = {
         name: value for name, value in context.items() if value not in (None, ()) and name not in view.fields
     }
     user = view.fields.get("User")
-    if isinstance(user, str) and user.isdigit() and "User" in context:
+    by_number = isinstance(user, str) and user.isdigit() and view.category != "authentication"
+    if by_number and "User" in context:
         added["User"] = context["User"]
     return {**view.fields, **added}

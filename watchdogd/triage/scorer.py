@@ -166,6 +166,7 @@ def _judge_rarity(rarity: Rarity | None) -> Iterator[_Point]:
     if rarity.seen == 0:
         yield NEVER_SEEN, f"never seen before on this host (of {rarity.observed} patterns)"
     elif rarity.seen < SELDOM:
-        yield SELDOM_SEEN, f"seen only {rarity.seen} times before on this host"
+        times = "once" if rarity.seen == 1 else f"{rarity.seen} times"
+        yield SELDOM_SEEN, f"seen only {times} before on this host"
     elif rarity.seen >= OFTEN:
         yield OFTEN_SEEN, f"seen {rarity.seen} times before on this host"

@@ -96,6 +96,10 @@ class Triager:
             keep_alive=settings.keep_alive,
         )
 
+    async def close(self) -> None:
+        """Release the connections; nothing may be asked any more."""
+        await self._client.close()
+
     async def available(self) -> str | None:
         """The server's version where one answers within two seconds, else None."""
         try:

@@ -193,3 +193,20 @@ def test_whatever_the_host_wrote_fits_the_schema(alert: Alert) -> None:
         events=tuple(msgspec.structs.replace(e, time_ms=max(-(2**62), min(2**62, e.time_ms))) for e in alert.events),
     )
     VALIDATOR.validate(as_json(alert))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"TargetFilename": "/etc/shadow"}, {"file": {"path": "/etc/shadow"}}),
+        ({"DestinationIp": "192.0.2.7", "DestinationPort": "443"}, {"destination": {"ip": "192.0.2.7", "port": 443}}),
+        ({"DestinationIp": "192.0.2.7", "DestinationPort": "x"}, {"destination": {"ip": "192.0.2.7"}}),
+        ({"TargetFilename": "", "DestinationIp": None}, {}),
+    ],
+)
+def test_what_it_was_done_to(
+    make_alert: Callable[..., Alert], fields: dict[str, str | None], expected: dict[str, object]
+) -> None:
+    document = as_json(make_alert(fields=fields))
+    VALIDATOR.validate(document)
+    assert {name: document[name] for name in ("file", "destination") if name in document} == expected

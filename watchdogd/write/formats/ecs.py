@@ -24,6 +24,11 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 _ECS_EVENT = {
     "process_creation": (["process"], ["start"]),
     "file_event": (["file"], ["change"]),
+    "file_access": (["file"], ["access"]),
+    "file_change": (["file"], ["change"]),
+    "file_delete": (["file"], ["deletion"]),
+    "file_rename": (["file"], ["change"]),
+    "authentication": (["authentication"], ["info"]),
     "network_connection": (["network"], ["connection"]),
     "host_metrics": (["host"], ["info"]),
 }
@@ -57,6 +62,7 @@ def alert_document(alert: Alert) -> Document:
         user = _user(alert.process)
         if user:
             document["user"] = user
+    document.update(_target(alert))
     document["threat"] = {"technique": {"id": list(alert.rule.techniques)}}
     document["watchdogd"] = _own(alert)
     return document
@@ -77,6 +83,18 @@ def _event(alert: Alert) -> Document:
     if alert.action:
         document["action"] = _text(alert.action)
     return document
+
+
+def _target(alert: Alert) -> Document:
+    """What it was done to: `file.path`, or `destination.ip` and `.port`."""
+    path, address, port = (alert.fields.get(name) for name in ("TargetFilename", "DestinationIp", "DestinationPort"))
+    target: Document = {}
+    if isinstance(path, str) and path:
+        target["file"] = {"path": _text(path)}
+    if isinstance(address, str) and address:
+        number = int(port) if isinstance(port, int) or (isinstance(port, str) and port.isdecimal()) else None
+        target["destination"] = {"ip": _text(address)} | ({} if number is None else {"port": number})
+    return target
 
 
 def _process(process: Process) -> Document:
