@@ -104,8 +104,8 @@ def _list_rows(alert: Alert) -> Iterator[Row]:
     yield "evidence", f"{alert.evidence_score:.2f}  {_clean('; '.join(alert.reasons))}", ""
     events = ", ".join(str(event.serial) for event in alert.events if event.serial)
     times = f"  seen {alert.count} times" if alert.count > 1 else ""
-    techniques = _clean("".join(f"  {technique}" for technique in alert.rule.techniques))
-    yield "alert", f"{alert.id[:16]}{f'  event {events}' if events else ''}{times}{techniques}", "dim"
+    techniques = _clean(" ".join(alert.rule.techniques))
+    yield "alert", f"{alert.id[:16]}{f'  event {events}' if events else ''}{times}  {techniques}".rstrip(), "dim"
 
 
 def _list_metric_rows(fields: FieldMap) -> Iterator[Row]:
