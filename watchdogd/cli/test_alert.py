@@ -45,11 +45,13 @@ def run(args: argparse.Namespace) -> int:
     if unknown or not sinks:
         say(f"no sink is named {unknown[0]}" if unknown else "no sink is configured: neither journald nor a webhook")
         return 2
-    below = [name for name in sinks if name not in names and not args.sink]
+    for name in () if args.sink else [name for name in sinks if name not in names]:
+        say(f"{name}: left out, it takes no {args.level} alerts (min_level)")
+    if not names:
+        say("no sink takes an alert of that level: see --level and --sink")
+        return 2
     alert = make_test_alert(Level(args.level), clock)
     failed = asyncio.run(send_to_all({name: sinks[name] for name in names}, alert))
-    for name in below:
-        say(f"{name}: left out, it takes no {args.level} alerts (min_level)")
     print(alert.id)  # noqa: T201 -- the result
     return 1 if failed else 0
 
