@@ -59,7 +59,7 @@ fi
 python=$(find_python)
 say "Setting up $venv with $("$python" --version) (once)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "requirements/$kind.txt"
+"$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --use-pep517 -r "requirements/$kind.txt"
 "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -e .
 rm -f "$venv"/.ready-"$kind"-*
 touch "$stamp"
