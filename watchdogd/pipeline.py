@@ -99,6 +99,7 @@ class Pipeline:
         self._seen: dict[str, tuple[int, int]] = {}
         self._committed_s = clock.monotonic_s()
         self._deferred = False
+        self._in_triage: set[str] = set()
         self._stopping = asyncio.Event()
         self._source: LineSource | None = None
         self._discarding = False
@@ -265,16 +266,20 @@ class Pipeline:
 
         Past the limit it is left to the database, counted, and taken from there when the queue has emptied.
         """
+        if alert.id in self._in_triage:
+            return
         if self._triage.qsize() >= TRIAGE_WAITING_LIMIT:
             self._counters.add("triage_deferred_total")
             self._deferred = True
             return
+        self._in_triage.add(alert.id)
         self._triage.put_nowait((-alert.level.rank, alert.time_ms, alert.id, alert))
 
     async def resume_triage(self) -> None:
         """Enqueue what waits in the database: after a crash, or after more came than the queue holds."""
-        self._deferred = False
-        for alert in await self._store.pending_triage(TRIAGE_WAITING_LIMIT):
+        waiting = await self._store.pending_triage(TRIAGE_WAITING_LIMIT + len(self._in_triage))
+        self._deferred = len(waiting) >= TRIAGE_WAITING_LIMIT
+        for alert in waiting:
             self.enqueue_triage(alert)
 
     async def run_triage(self) -> None:
@@ -282,6 +287,7 @@ class Pipeline:
         while True:
             *_, alert = await self._triage.get()
             if self.triager is None:
+                self._in_triage.discard(alert.id)
                 continue
             verdict = await self.triager.ask(alert)
             ruling = self.policy.rule_on(alert, verdict)
@@ -297,4 +303,5 @@ class Pipeline:
             except StoreError as error:
                 self._counters.add("triage_verdicts_unstored_total")
                 log.error("%s; the alert goes out without its verdict", error)
+            self._in_triage.discard(alert.id)
             self.wake_deliverer.set()
