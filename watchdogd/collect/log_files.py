@@ -132,19 +132,19 @@ def survey(path: Path, on_unreadable: Callable[[Path], None]) -> list[LogFile]:
 
     Siblings are `NAME.N` (a higher number is older) and dated ones (`NAME-20260131`, `NAME.old`); compressed ones are
     left out. With other than numbered siblings the time of the last write decides. Names move while a rotation is
-    under way, so the look is repeated until the names stayed what they were. Raises SourceError as `open_log` does.
+    under way, so the look is repeated until the names stayed what they were. Raises SourceError as `open_log` does,
+    and where the names never stay: a survey that may lack a file is no survey.
     """
-    files: list[LogFile] = []
     for _ in range(_SURVEY_TRIES):
-        for file in files:
-            file.close()
         files, skipped, stable = _look(path)
         if stable:
-            break
+            for name in skipped:
+                on_unreadable(name)
+            return files
+        for file in files:
+            file.close()
         time.sleep(0.001)
-    for name in skipped:
-        on_unreadable(name)
-    return files
+    raise SourceError(f"{path}: the log and its rotated files are being renamed all the time")
 
 
 def _look(path: Path) -> tuple[list[LogFile], list[Path], bool]:
