@@ -1,0 +1,499 @@
+"""The rooms joined: real judge, database and outbox; the source and the model are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from tests.daemon import RULE, make_exec_lines
+from tests.test_judge import TIME_MS, build_judge, make_records, name_alert
+from watchdogd import pipeline as module
+from watchdogd.config import TriageSettings
+from watchdogd.entities import Checkpoint, Label, Level, Verdict
+from watchdogd.errors import SourceError, StoreError
+from watchdogd.match.library import RuleSet, load_rules
+from watchdogd.pipeline import Pipeline, Routes
+from watchdogd.store.database import Batch, InstanceHeartbeat, Store
+from watchdogd.store.ledger import OffsetLedger
+from watchdogd.store.outbox import Outbox
+from watchdogd.telemetry import Counters
+from watchdogd.triage.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from watchdogd.entities import Alert, Delivery, Record
+    from watchdogd.ports import Emit
+
+START = Checkpoint("audit_log", "audit.log", "1:2:x", 0)
+NOBODY: frozenset[str] = frozenset()
+
+
+class SkippingClock:
+    """Real time (events are complete once it is quiet), that can be skipped."""
+
+    def __init__(self) -> None:
+        self._ahead_ms = TIME_MS - time.time_ns() // 1_000_000
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._ahead_ms
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    def skip(self, seconds: float) -> None:
+        self._ahead_ms += round(seconds * 1000)
+
+
+class Lines:
+    """A source that emits these records in batches, then waits to be stopped; or fails."""
+
+    def __init__(self, records: list[Record], batch: int = 64, error: SourceError | None = None) -> None:
+        self._batches = [records[start : start + batch] for start in range(0, len(records), batch)]
+        self._stopped = threading.Event()
+        self._error = error
+        self.emitted = threading.Event()
+
+    def run(self, emit: Emit) -> None:
+        for batch in self._batches:
+            if self._stopped.is_set():
+                return
+            emit(batch)
+        self.emitted.set()
+        if self._error is not None:
+            raise self._error
+        self._stopped.wait(30)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+class Refusing(Store):
+    """A database that refuses so many commits first."""
+
+    refusals = 0
+
+    async def commit(self, batch: Batch) -> frozenset[str]:
+        if self.refusals > 0 and (batch.alerts or batch.checkpoint):
+            self.refusals -= 1
+            raise StoreError("the disk is full")
+        return await super().commit(batch)
+
+
+class Script:
+    """A triager that says the same of everything, as soon as it may."""
+
+    def __init__(self, label: Label = Label.MALICIOUS) -> None:
+        self.asked: list[Alert] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self._label = label
+
+    async def ask(self, alert: Alert) -> Verdict:
+        self.asked.append(alert)
+        await self.may_answer.wait()
+        return Verdict(label=self._label, by="model", confidence=0.9)
+
+
+class Bench:
+    """A pipeline with everything around it."""
+
+    def __init__(self, store: Refusing, rules: RuleSet, script: Script | None, clock: SkippingClock) -> None:
+        self.counters = Counters()
+        self.clock = clock
+        self.store = store
+        self.script = script
+        self.ledger = OffsetLedger("audit_log", "audit.log", START)
+        self.alive = 0
+        self.outbox = Outbox(store, self.counters, self.clock)
+        self.pipeline = Pipeline(
+            build_judge(rules, self.counters, live=True),
+            store,
+            self.ledger,
+            script,  # type: ignore[arg-type] # the one part that is not real
+            Policy(TriageSettings()),
+            Routes((("journald", Level.INFORMATIONAL), ("pager", Level.HIGH))),
+            dict,
+            lambda: InstanceHeartbeat("boot", 1, 1, self.clock.now_ms()),
+            self.counters,
+            self.clock,
+            self._live,
+        )
+
+    def _live(self) -> None:
+        self.alive += 1
+
+    async def read(
+        self, *sources: Lines, alerts: int = 0, workers: int = 1, until: asyncio.Event | None = None
+    ) -> None:
+        """Follow the sources one after the other; stop when all was emitted, `alerts` are stored, `until` is set."""
+        waiting = list(sources[1:])
+        async with asyncio.TaskGroup() as group:
+            judge = group.create_task(self.pipeline.run_judge())
+            follower = group.create_task(self.pipeline.follow(sources[0], lambda _: waiting.pop(0)))
+            asking = [group.create_task(self.pipeline.run_triage()) for _ in range(workers if self.script else 0)]
+            await asyncio.to_thread(sources[-1].emitted.wait, 10)
+            await wait_alerts(self, alerts)
+            if until is not None:
+                await asyncio.wait_for(until.wait(), 10)
+            self.pipeline.begin_stop()
+            await follower
+            await self.pipeline.end_reading()
+            await judge
+            for task in asking:
+                task.cancel()
+
+    async def take(self) -> list[tuple[Delivery, Alert]]:
+        """What is due now; delivered with that."""
+        taken = await self.outbox.take_due(self.clock.now_ms(), 1000, NOBODY)
+        for delivery, _ in taken:
+            await self.outbox.mark_delivered(delivery)
+        return taken
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RuleSet]:
+    sets = {}
+    for level in ("critical", "high", "medium"):
+        folder: Path = tmp_path_factory.mktemp(level)
+        (folder / "implant.yml").write_text(RULE.format(level=level))
+        sets[level] = load_rules([folder])
+    return sets
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(module, "COMMIT_EVERY_S", 0.02)
+
+
+@asynccontextmanager
+async def open_bench(tmp_path: Path, rules: RuleSet, script: Script | None = None) -> AsyncIterator[Bench]:
+    clock = SkippingClock()
+    store = await Refusing.open(tmp_path / "watchdogd.db", Counters(), clock)
+    assert isinstance(store, Refusing)
+    try:
+        yield Bench(store, rules, script, clock)
+    finally:
+        await store.close()
+
+
+def make_log(*serials: int) -> list[Record]:
+    return make_records(b"".join(make_exec_lines(serial, TIME_MS + serial) for serial in serials))
+
+
+async def poll(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Until it holds."""
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110 -- it happens on the database's thread, or in a scripted part
+            await asyncio.sleep(0.01)
+
+
+async def wait_alerts(bench: Bench, count: int) -> None:
+    async def holds() -> bool:
+        return await bench.store.count_alerts() >= count
+
+    await poll(holds)
+
+
+async def wait_verdicts(bench: Bench, count: int) -> None:
+    async def holds() -> bool:
+        return sum([alert.verdict is not None for alert in await bench.store.latest_alerts(1000)]) >= count
+
+    await poll(holds)
+
+
+async def wait_asked(script: Script) -> None:
+    async def holds() -> bool:
+        return bool(script.asked)
+
+    await poll(holds)
+
+
+async def wait_counter(bench: Bench, name: str, count: int = 1) -> None:
+    async def holds() -> bool:
+        return bench.counters.get(name) >= count
+
+    await poll(holds)
+
+
+# --- collect to store ---------------------------------------------------------------------------------------------
+
+
+async def test_alerts_deliveries_and_checkpoint_are_committed_together(
+    tmp_path: Path, rules: dict[str, RuleSet]
+) -> None:
+    records = make_log(1, 2, 3)
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.read(Lines(records, batch=2), alerts=3)
+        assert {alert.id for alert in await bench.store.latest_alerts(10)} == {
+            name_alert(serial, TIME_MS + serial) for serial in (1, 2, 3)
+        }
+        taken = await bench.take()
+        assert sorted(delivery.sink for delivery, _ in taken) == ["journald"] * 3 + ["pager"] * 3
+        point = await bench.store.load_checkpoint("audit_log")
+        assert point is not None
+        assert records[-1].position is not None
+        assert point.offset <= records[-1].position.end
+        assert bench.counters.get("store_alerts_total") == 3
+
+
+async def test_lines_read_twice_give_no_second_alert(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.read(Lines(make_log(1, 2)), alerts=2)
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.read(Lines(make_log(1, 2, 3)), alerts=3)
+        assert await bench.store.count_alerts() == 3
+        assert bench.counters.get("store_repeated_alerts_total") == 2
+        assert bench.counters.get("store_alerts_total") == 1
+
+
+async def test_least_level_of_a_sink(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["medium"]) as bench:
+        await bench.read(Lines(make_log(1)), alerts=1)
+        assert [delivery.sink for delivery, _ in await bench.take()] == ["journald"]
+
+
+async def test_source_that_fails_is_opened_again(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.read(Lines(make_log(1), error=SourceError("the file is gone")), Lines(make_log(2)), alerts=2)
+        assert await bench.store.count_alerts() == 2
+        assert bench.counters.get("collect_source_errors_total") == 1
+
+
+async def test_pulse_comes_back_from_judge_and_store(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        passed = asyncio.Event()
+
+        async def beat() -> None:
+            await bench.pipeline.pulse()
+            passed.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(beat())
+            await asyncio.sleep(0.05)
+            assert not passed.is_set()
+            group.create_task(bench.read(Lines(make_log(1)), until=passed))
+
+
+# --- a database that refuses ---------------------------------------------------------------------------------------
+
+
+async def test_refused_commit_is_tried_again_and_nothing_is_lost(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        bench.store.refusals = 4
+        await bench.read(Lines(make_log(1, 2, 3)), alerts=3)
+        assert bench.counters.get("store_retries_total") == bench.alive == 4
+        assert len(await bench.take()) == 6
+
+
+async def test_stop_while_the_database_refuses_leaves_everything_to_be_read_again(
+    tmp_path: Path, rules: dict[str, RuleSet]
+) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.store.commit(Batch(checkpoint=START))
+        bench.store.refusals = 1_000_000
+        refused = asyncio.Event()
+
+        async def watch() -> None:
+            await wait_counter(bench, "judge_alerts_total", 2)
+            await wait_counter(bench, "store_retries_total", 2)
+            refused.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            group.create_task(bench.read(Lines(make_log(1, 2), batch=3), until=refused))
+        assert await bench.store.count_alerts() == 0
+        assert await bench.store.load_checkpoint("audit_log") == START
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.read(Lines(make_log(1, 2)), alerts=2)
+        assert await bench.store.count_alerts() == 2
+
+
+async def test_once_refused_while_stopping_the_rest_is_left_to_the_next_start(
+    tmp_path: Path, rules: dict[str, RuleSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even though the database would take it again: a stop must not take as long as the backlog."""
+    monkeypatch.setattr(module, "COMMIT_EVERY_S", 60)  # only the alert is committed
+    records = make_log(1, 2)
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        await bench.store.commit(Batch(checkpoint=START))
+        bench.pipeline.begin_stop()
+        bench.store.refusals = 1
+        async with asyncio.TaskGroup() as group:
+            judge = group.create_task(bench.pipeline.run_judge())
+            await bench.pipeline._queue.put(records[:5])
+            await wait_counter(bench, "judge_alerts_total")
+            await wait_counter(bench, "store_retries_total")
+            await bench.pipeline._queue.put(records[5:])
+            await bench.pipeline.end_reading()
+            await judge
+        assert [alert.id for alert in await bench.store.latest_alerts(10)] == [name_alert(1, TIME_MS + 1)]
+        point = await bench.store.load_checkpoint("audit_log")
+        assert point is not None
+        assert records[5].position is not None
+        assert point.offset == records[5].position.start
+
+
+# --- triage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("level", "deadline_s"), [("critical", 0), ("high", 5), ("medium", 60)])
+async def test_an_alert_falls_due_at_the_deadline_of_its_level(
+    tmp_path: Path, rules: dict[str, RuleSet], level: str, deadline_s: int
+) -> None:
+    script = Script()
+    script.may_answer.clear()
+    async with open_bench(tmp_path, rules[level], script) as bench:
+        began_ms = bench.clock.now_ms()
+        await bench.read(Lines(make_log(1)), alerts=1)
+        due_ms = await bench.outbox.next_due_ms(NOBODY)
+        assert due_ms is not None
+        assert began_ms <= due_ms - deadline_s * 1000 <= bench.clock.now_ms()
+        assert await bench.outbox.take_due(due_ms - 1, 10, NOBODY) == []
+        taken = await bench.outbox.take_due(due_ms, 10, NOBODY)
+        assert {alert.level for _, alert in taken} == {Level(level)}
+
+
+async def test_without_a_model_an_alert_is_due_at_once(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["medium"]) as bench:
+        await bench.read(Lines(make_log(1)), alerts=1)
+        assert len(await bench.take()) == 1
+
+
+async def test_rule_that_wants_no_triage_is_due_at_once_and_not_asked_about(
+    tmp_path: Path, rules: dict[str, RuleSet]
+) -> None:
+    body = rules["medium"].bodies[0]
+    silent = replace(rules["medium"], bodies=(replace(body, rule=replace(body.rule, triage="never")),))
+    async with open_bench(tmp_path, silent, script := Script()) as bench:
+        await bench.read(Lines(make_log(1)), alerts=1)
+        assert len(await bench.take()) == 1
+        assert script.asked == []
+
+
+async def test_verdict_in_time_releases_the_alert_at_once(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["medium"], Script(Label.SUSPICIOUS)) as bench:
+        done = asyncio.Event()
+
+        async def watch() -> None:
+            await wait_verdicts(bench, 1)
+            done.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            group.create_task(bench.read(Lines(make_log(1)), until=done))
+        assert bench.pipeline.wake_deliverer.is_set()
+        ((delivery, alert),) = await bench.take()
+        assert delivery.kind == "alert"
+        assert alert.verdict is not None
+        assert alert.verdict.label is Label.SUSPICIOUS
+        assert await bench.outbox.next_due_ms(NOBODY) is None
+
+
+async def test_late_verdict_follows_under_the_same_alert_id(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    script = Script(Label.MALICIOUS)
+    script.may_answer.clear()
+    async with open_bench(tmp_path, rules["high"], script) as bench:
+        done = asyncio.Event()
+
+        async def go_on() -> None:
+            await wait_asked(script)
+            bench.clock.skip(5)
+            first = await bench.take()
+            assert {(delivery.sink, delivery.kind) for delivery, _ in first} == {
+                ("journald", "alert"),
+                ("pager", "alert"),
+            }
+            assert {alert.verdict for _, alert in first} == {None}
+            script.may_answer.set()
+            await wait_verdicts(bench, 1)
+            second = await bench.take()
+            assert {(delivery.sink, delivery.kind) for delivery, _ in second} == {
+                ("journald", "verdict"),
+                ("pager", "verdict"),
+            }
+            assert {alert.id for _, alert in first} == {alert.id for _, alert in second}
+            assert {alert.verdict.label for _, alert in second if alert.verdict} == {Label.MALICIOUS}
+            done.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(go_on())
+            group.create_task(bench.read(Lines(make_log(1)), until=done))
+
+
+async def test_what_waits_for_a_verdict_is_asked_about_after_a_restart(
+    tmp_path: Path, rules: dict[str, RuleSet]
+) -> None:
+    script = Script()
+    script.may_answer.clear()
+    async with open_bench(tmp_path, rules["high"], script) as bench:
+        await bench.read(Lines(make_log(1, 2)), alerts=2)
+    async with open_bench(tmp_path, rules["high"], script := Script()) as bench:
+        await bench.pipeline.resume_triage()
+        async with asyncio.TaskGroup() as group:
+            worker = group.create_task(bench.pipeline.run_triage())
+            await wait_verdicts(bench, 2)
+            worker.cancel()
+        assert len(script.asked) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_more_than_the_queue_holds_is_deferred_and_asked_about_once_each(
+    tmp_path: Path, rules: dict[str, RuleSet], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(module, "TRIAGE_WAITING_LIMIT", 2)
+    script = Script()
+    script.may_answer.clear()
+    async with open_bench(tmp_path, rules["high"], script) as bench:
+        done = asyncio.Event()
+
+        async def go_on() -> None:
+            await wait_alerts(bench, 11)
+            script.may_answer.set()
+            await wait_verdicts(bench, 11)
+            done.set()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(go_on())
+            group.create_task(bench.read(Lines(make_log(*range(1, 12))), until=done, workers=workers))
+        assert bench.counters.get("triage_deferred_total") >= 11 - 2 - workers
+        assert len(script.asked) == len({alert.id for alert in script.asked}) == 11
+        assert await bench.store.pending_triage(10) == []
+
+
+async def test_the_worst_is_asked_about_first(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"], script := Script()) as bench:
+        await bench.read(Lines(make_log(1, 2)), alerts=2, workers=0)
+        newer, older = await bench.store.latest_alerts(2)
+        script.asked.clear()
+    async with open_bench(tmp_path, rules["high"], script := Script()) as bench:
+        for alert in (replace(older, level=Level.LOW), replace(newer, level=Level.CRITICAL)):
+            bench.pipeline.enqueue_triage(alert)
+        async with asyncio.TaskGroup() as group:
+            worker = group.create_task(bench.pipeline.run_triage())
+            await wait_verdicts(bench, 2)
+            worker.cancel()
+        assert [alert.level for alert in script.asked] == [Level.CRITICAL, Level.LOW]
+
+
+async def test_verdict_that_cannot_be_stored_is_counted_and_the_alert_goes_out(
+    tmp_path: Path, rules: dict[str, RuleSet]
+) -> None:
+    async with open_bench(tmp_path, rules["high"], Script()) as bench:
+        await bench.read(Lines(make_log(1)), alerts=1, workers=0)
+        (alert,) = await bench.store.latest_alerts(1)
+        async with asyncio.TaskGroup() as group:
+            worker = group.create_task(bench.pipeline.run_triage())
+            bench.pipeline.enqueue_triage(replace(alert, id="not in the database"))
+            await wait_counter(bench, "triage_verdicts_unstored_total")
+            worker.cancel()
+        bench.clock.skip(5)
+        assert len(await bench.take()) == 2
