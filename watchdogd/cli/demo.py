@@ -86,13 +86,13 @@ async def triage(alerts: list[Alert], config: Config, counters: Counters, consol
         console.print(f"{note}.\n")
         deadline_s = time.monotonic() + TRIAGE_BUDGET_S
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        judged = []
+        judged: dict[str, Alert] = {}
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("triage", total=len(alerts))
-            for alert in alerts:
-                judged.append(await ask_about(alert, triager, policy, deadline_s - time.monotonic()))
+            for alert in sorted(alerts, key=lambda alert: -alert.evidence_score):  # a slow model sees the worst first
+                judged[alert.id] = await ask_about(alert, triager, policy, deadline_s - time.monotonic())
                 progress.advance(task)
-        return judged
+        return [judged[alert.id] for alert in alerts]
 
 
 if __name__ == "__main__":

@@ -133,7 +133,8 @@ def _list_metric_rows(fields: FieldMap) -> Iterator[Row]:
 def _list_verdict_rows(verdict: Verdict | None) -> Iterator[Row]:
     if verdict is None:
         return
-    yield "verdict", _describe_verdict(verdict), _LABEL_STYLES.get(verdict.label, "magenta")
+    stays = " (the level stays: no verdict lowers it)" if verdict.label is Label.BENIGN else ""
+    yield "verdict", _describe_verdict(verdict) + stays, _LABEL_STYLES.get(verdict.label, "magenta")
     if verdict.summary:
         yield "why", _clean(verdict.summary), ""
     for step in verdict.next_steps:
