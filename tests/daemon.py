@@ -127,6 +127,12 @@ class Daemon:
         """Signal it."""
         os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """SIGKILL, and nothing of it is left."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def stop(self, timeout_s: float = 30) -> int:
         """SIGTERM, and the exit code."""
         self.send_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.daemon import RULE, RULE_ID, Daemon, make_exec_lines, wait_until
-from tests.host.receiver import Fault, Receiver
+from tests.host.receiver import Fault, Received, Receiver
+from tests.ollama.scripted import Scripted, explanation, label, reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,6 +224,73 @@ def fill_disk(filler: Path) -> None:
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"x" * 4096)
+
+
+async def test_triage_pending_at_a_crash_resumes_and_the_verdict_follows(tmp_path: Path, receiver: Receiver) -> None:
+    answers = (label("malicious"), explanation("A program was started."))
+    async with Scripted(reply({})._replace(delay_s=60.0), *answers) as model:
+        extra = f"triage:\n  ollama_url: {model.url}\n  timeout_s: 600\n  deadline_s:\n    high: 1\n"
+        with Daemon(tmp_path, webhook_url=receiver.url, extra=extra) as daemon:
+            daemon.log.touch()
+            await asyncio.to_thread(daemon.start)
+            daemon.append(make_exec_lines(1))
+            (alert,) = await asyncio.to_thread(wait_alerts, receiver, 1)
+            assert alert["watchdogd"]["verdict"]["label"] == "untriaged"
+            await asyncio.wait_for(model.asked.wait(), 30)
+            daemon.kill()
+            await asyncio.to_thread(daemon.start)
+            # The alert itself may come again: whether it was marked as delivered before the kill is chance.
+            requests = await asyncio.to_thread(receiver.wait_for, lambda received: bool(find_verdicts(received)), 30)
+            (verdict,) = find_verdicts(requests)
+            assert verdict.document["watchdogd"]["alert_id"] == alert["watchdogd"]["alert_id"]
+            assert verdict.document["watchdogd"]["verdict"]["label"] == "malicious"
+            assert verdict.document["watchdogd"]["verdict"]["by"] == "model"
+            assert await asyncio.to_thread(daemon.stop) == 0
+
+
+def find_verdicts(received: list[Received]) -> list[Received]:
+    return [request for request in received if request.headers["x-watchdogd-kind"] == "verdict"]
+
+
+async def test_a_benign_verdict_keeps_no_high_alert_from_anybody(tmp_path: Path, receiver: Receiver) -> None:
+    async with Scripted(label("benign"), explanation("A program was started.")) as model:
+        extra = f"triage:\n  ollama_url: {model.url}\n  benign_to_journald: true\n"
+        with Daemon(tmp_path, webhook_url=receiver.url, extra=extra) as daemon:
+            daemon.log.touch()
+            await asyncio.to_thread(daemon.start)
+            daemon.append(make_exec_lines(1))
+            (alert,) = await asyncio.to_thread(wait_alerts, receiver, 1)
+            assert alert["watchdogd"]["verdict"]["label"] == "benign"
+            assert alert["watchdogd"]["level"] == alert["watchdogd"]["rule_level"] == "high"
+            assert await asyncio.to_thread(daemon.stop) == 0
+
+
+async def test_reload_takes_another_model_and_ends_in_time(tmp_path: Path, receiver: Receiver) -> None:
+    async with Scripted(label("malicious"), explanation("A program was started.")) as model:
+        with Daemon(tmp_path, webhook_url=receiver.url, extra="triage:\n  ollama_url: http://127.0.0.1:9\n") as daemon:
+            daemon.log.touch()
+            await asyncio.to_thread(daemon.start)
+            daemon.config.write_text(daemon.config.read_text().replace("http://127.0.0.1:9", model.url))
+            await asyncio.to_thread(reload, daemon)
+            daemon.append(make_exec_lines(1))
+            (alert,) = await asyncio.to_thread(wait_alerts, receiver, 1)
+            assert alert["watchdogd"]["verdict"]["label"] == "malicious"
+            assert await asyncio.to_thread(daemon.stop, 20) == 0
+
+
+def test_unreadable_log_is_named_with_its_remedy(daemon: Daemon) -> None:
+    daemon.log.chmod(0)
+    without_power = (
+        "setpriv",
+        "--bounding-set=-dac_override,-dac_read_search",
+        "--inh-caps=-dac_override,-dac_read_search",
+    )
+    daemon.start(prefix=without_power if os.geteuid() == 0 else ())
+    wait_until(lambda: str(daemon.log) in daemon.said, daemon)
+    assert "denied" in daemon.said
+    daemon.log.chmod(0o600)
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.said
 
 
 def test_empty_rules_folder_ends_the_start_with_2(daemon: Daemon) -> None:

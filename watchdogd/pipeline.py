@@ -120,7 +120,8 @@ class Pipeline:
         delay_s = RETRY_FIRST_S
         while not self._stopping.is_set():
             if source is None:
-                await self._wait_unless_stopping(delay_s)
+                if await self._wait_unless_stopping(delay_s):
+                    return
                 delay_s = min(delay_s * 2, RETRY_LAST_S)
                 source = reopen(self._ledger.checkpoint())
             self._source = source
@@ -129,12 +130,16 @@ class Pipeline:
             except SourceError as error:
                 self._counters.add("collect_source_errors_total")
                 log.error("%s; trying again in %.1f s", error, delay_s)
+            finally:
+                source.stop()  # where this task is cancelled, the thread must end, too
             source = None
 
-    async def _wait_unless_stopping(self, delay_s: float) -> None:
+    async def _wait_unless_stopping(self, delay_s: float) -> bool:
+        """Wait so long, or until `begin_stop`; True where that has been."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def sample(self, source: EventSource, interval_s: float) -> None:
         """Observe an event source once an interval, for ever."""

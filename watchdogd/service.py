@@ -45,7 +45,7 @@ from watchdogd.write.journald import JournaldSink
 from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from watchdogd.config import Config
     from watchdogd.entities import Checkpoint
@@ -114,7 +114,11 @@ class Service:
             workers = [start(pipeline.run_triage(), name=f"triage {n}") for n in range(config.triage.max_in_flight)]
             workers.append(start(deliverer.run(pipeline.wake_deliverer), name="deliver"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
-            workers.append(start(self._serve_reloads(pipeline, deliverer, config, group), name="reload"))
+
+            def retire_later(triager: Triager, after_s: float) -> None:
+                workers.append(start(retire(triager, after_s), name="retire triager"))
+
+            workers.append(start(self._serve_reloads(pipeline, deliverer, config, retire_later), name="reload"))
             if config.sources.host_metrics.enabled:
                 metrics = HostMetrics(self._counters, self._clock)
                 interval_s = config.sources.host_metrics.interval_s
@@ -133,6 +137,8 @@ class Service:
             for worker in workers:
                 worker.cancel()
         await deliverer.close()
+        if pipeline.triager is not None:
+            await pipeline.triager.close()
         log.info("stopped: %s", ", ".join(f"{name}={value}" for name, value in self._counters.snapshot().items()))
 
     async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:
@@ -223,7 +229,11 @@ class Service:
             await asyncio.sleep(interval_s / 3)
 
     async def _serve_reloads(
-        self, pipeline: Pipeline, deliverer: Deliverer, config: Config, group: asyncio.TaskGroup
+        self,
+        pipeline: Pipeline,
+        deliverer: Deliverer,
+        config: Config,
+        retire_later: Callable[[Triager, float], None],
     ) -> None:
         """On SIGHUP load everything anew and swap it in; whatever is wrong, the old stays in force."""
         while True:
@@ -244,7 +254,8 @@ class Service:
             pipeline.judge.replace_engine(engine)
             if fresh.triage != config.triage:
                 retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)
-                group.create_task(retire(retired, config.triage.timeout_s), name="retire triager")
+                if retired is not None:
+                    retire_later(retired, config.triage.timeout_s)
             pipeline.policy = Policy(fresh.triage)
             pipeline.routes = choose_routes(fresh)
             config = msgspec.structs.replace(fresh, sources=config.sources, store=config.store)
@@ -262,10 +273,8 @@ def warm(judge: Judge, tail: AuditLogTail) -> None:
         judge.warm(records, decoder)
 
 
-async def retire(triager: Triager | None, after_s: float) -> None:
+async def retire(triager: Triager, after_s: float) -> None:
     """Close a triager that is not asked any more, once its last question must have been answered."""
-    if triager is None:
-        return
     try:
         await asyncio.sleep(after_s)
     finally:
