@@ -11,17 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from watchdogd.entities import Event, FieldMap
-    from watchdogd.telemetry import Counters
 
 HELP = "show recorded audit logs as events, every field interpreted"
-
-_LOSSES = {
-    "decode_garbage_lines_total": "lines that are no audit records",
-    "decode_incomplete_events_total": "events without all their records",
-    "decode_duplicate_records_total": "records that came twice",
-    "decode_late_records_total": "records that came after their event was shown",
-    "collect_overlong_lines_total": "lines cut at 1 MiB",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every event. 0 fine; unreadable input raises SourceError, after what could be read was printed."""
-    from watchdogd.collect.files import read_files  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.cli.losses import report_losses  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.collect.files import read_files  # noqa: PLC0415
     from watchdogd.decode.decoder import Decoder  # noqa: PLC0415
     from watchdogd.telemetry import Counters  # noqa: PLC0415
 
@@ -45,19 +37,12 @@ def run(args: argparse.Namespace) -> int:
     finally:
         _print(decoder.drain().events, show)
         sys.stdout.buffer.flush()
-    _print_losses(counters)
+    report_losses(counters)
     return 0
 
 
 def _print(events: list[Event], show: Callable[[Event], bytes]) -> None:
     sys.stdout.buffer.write(b"".join(map(show, events)))
-
-
-def _print_losses(counters: Counters) -> None:
-    for name, meaning in _LOSSES.items():
-        count = counters.get(name)
-        if count:
-            sys.stderr.write(f"watchdogd: {meaning}: {count}\n")
 
 
 def _format_json(event: Event) -> bytes:

@@ -12,7 +12,7 @@ _MEANINGS = {
     "decode_garbage_lines_total": "lines that are no audit records",
     "decode_incomplete_events_total": "events without all their records",
     "decode_duplicate_records_total": "records that came twice",
-    "decode_late_records_total": "records that came after their event was judged",
+    "decode_late_records_total": "records that came after their event",
     "collect_overlong_lines_total": "lines cut at 1 MiB",
 }
 
