@@ -104,6 +104,13 @@ def test_a_rule_that_was_deleted_stays_deleted(tmp_path: Path) -> None:
     assert place(tmp_path, "two", force=True) == ["write"]
 
 
+def test_an_edited_file_is_not_bothered_while_the_shipped_one_stays(tmp_path: Path) -> None:
+    place(tmp_path, "one")
+    below(tmp_path, RULE).write_text("mine")
+    assert place(tmp_path, "one") == ["keep"]
+    assert not below(tmp_path, RULE).with_name("a.yml.new").exists()
+
+
 def test_a_unit_that_was_deleted_comes_back(tmp_path: Path) -> None:
     place(tmp_path, "one", editable=False)
     below(tmp_path, RULE).unlink()
@@ -124,7 +131,7 @@ def test_uninstall_leaves_edited_files(tmp_path: Path, capsys: pytest.CaptureFix
     config.write_text("log: {level: debug}\n")
     assert main(["install", "--root", str(tmp_path), "--uninstall"]) == 0
     assert "leave   /etc/watchdogd/config.yaml  (edited)" in capsys.readouterr().out
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == sorted([config, below(tmp_path, RECORD_PATH)])
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {config, below(tmp_path, RECORD_PATH)}
 
 
 def test_an_update_keeps_the_mode_that_was_set(tmp_path: Path) -> None:

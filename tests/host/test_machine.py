@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import readme
 from tests.host.machine import PROGRAM
 
 if TYPE_CHECKING:
@@ -110,6 +112,18 @@ def test_the_sandbox_blinds_no_feature(auditd: Auditd, boot_machine: BootMachine
     assert [text for text in denied.values() if "Error" not in str(text)] == []
 
 
+def run_readme(machine: Machine) -> None:
+    """README's commands word for word: of the installation what follows the environment's making, and the reading."""
+    install = readme.commands("Install")
+    assert install[:2] == ["python3 -m venv /opt/watchdogd", "/opt/watchdogd/bin/pip install ."]
+    for command in [*install[2:], *readme.commands("Read alerts")]:
+        follows = " -f" in command
+        done = machine.run("timeout", "3" if follows else "60", *shlex.split(command), check=False)
+        assert done.returncode == (124 if follows else 0), f"{command}: {done.stderr}"
+        if command.startswith("journalctl") and "www-data" not in command:
+            assert "watchdogd" in done.stdout, command
+
+
 def test_installed_enabled_and_alerting(auditd: Auditd, boot_machine: BootMachine, receiver: Receiver) -> None:
     auditd.add_rule(EXEC_RULE)
     auditd.add_rule(SHADOW_RULE)
@@ -138,6 +152,7 @@ def test_installed_enabled_and_alerting(auditd: Auditd, boot_machine: BootMachin
     )
     assert arrived[0].headers["webhook-id"].startswith("alert_")
 
+    run_readme(machine)
     explained = machine.run(
         "journalctl", "--no-pager", "-x", f"WATCHDOGD_ALERT_ID={alert['WATCHDOGD_ALERT_ID']}"
     ).stdout

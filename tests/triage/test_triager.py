@@ -193,7 +193,7 @@ async def test_waiting_for_a_slot_is_bounded_and_no_fault_of_the_server() -> Non
         verdicts = await asyncio.gather(*(asked.triager.ask(make_alert()) for _ in range(4)))
         await asked.client.close()
     assert {verdict.label for verdict in verdicts} == {Label.UNTRIAGED}
-    assert asked.counters.get("triage_crowded_total") >= 2
+    assert asked.counters.get("triage_crowded_total") >= 1
     assert asked.counters.get("triage_crowded_total") + asked.counters.get("triage_timeouts_total") == 4
 
 

@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except (WatchdogdError, OSError) as error:
         _report(error)
+        _settle_stdout()
         return EXIT_USAGE
     return status
 
@@ -142,6 +143,14 @@ def _report(error: Exception) -> None:
 
     for line in (str(error) or type(error).__name__).split("\n"):
         sys.stderr.write(f"watchdogd: {escape_controls(line)}\n")
+
+
+def _settle_stdout() -> None:
+    """Write what is left; where that fails (a full disk) the interpreter must not try it again at exit, with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence_stdout()
 
 
 def silence_stdout() -> None:

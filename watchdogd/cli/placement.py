@@ -90,6 +90,9 @@ class Placement:
             self._write(Placed(_beside(file.path, ".old"), present, mode=file.mode))
             self._write(file)
             self._say("replace", file.path, "the edited one is beside it as .old")
+        elif known == _digest(file.content):
+            self._say("keep", file.path, "edited; what is shipped is as it was")
+            return
         else:
             self._write(Placed(_beside(file.path, ".new"), file.content, mode=file.mode))
             self._say("new", _beside(file.path, ".new"), f"{file.path.name} was edited and stays as it is")
@@ -99,6 +102,7 @@ class Placement:
     def _remove_one(self, path: Path, why: str) -> None:
         present = self._read(path)
         if present is not None and _digest(present) != self._record[str(path)] and not self._force:
+            self._delete(_beside(path, ".new"))
             self._say("leave", path, "edited" + (f"; {why}" if why else ""))
             return
         del self._record[str(path)]
