@@ -183,7 +183,7 @@ async def test_each_sink_gets_everything_in_order(make_alert: Callable[..., Aler
         await bench.until(lambda: len(bench.outbox.delivered) == 40)
     assert a.got == b.got == [f"alert_{number:02}" for number in range(20)]
     assert a.most_at_once == b.most_at_once == 1
-    assert bench.counters.get("deliver_sent_total") == 40
+    assert bench.counters.get("write_sent_total") == 40
 
 
 async def test_what_comes_later_is_seen_on_wake(make_alert: Callable[..., Alert]) -> None:
@@ -219,7 +219,7 @@ async def test_failures_are_retried_with_growing_waits(make_alert: Callable[...,
         await bench.until(lambda: sink.got == ["alert_x"])
     waited_s = bench.time.monotonic_s()
     assert 31.5 <= waited_s <= 70  # halves of 1 + 2 + 4 + 8 + 16 + 32 s up to the whole
-    assert bench.counters.get("deliver_retries_total") == 6
+    assert bench.counters.get("write_retries_total") == 6
     assert bench.outbox.errors == ["try again"] * 6
 
 
@@ -245,7 +245,7 @@ async def test_unrecoverable_is_a_dead_letter_at_once(make_alert: Callable[..., 
     async with bench.running():
         await bench.until(lambda: sink.got == ["alert_y"])
     assert [(delivery.alert_id, error) for delivery, error in bench.outbox.dead] == [("x", "answered 404")]
-    assert bench.counters.get("deliver_dead_total") == 1
+    assert bench.counters.get("write_dead_letters_total") == 1
 
 
 async def test_it_gives_up_after_its_time_and_not_before(make_alert: Callable[..., Alert]) -> None:
@@ -255,7 +255,7 @@ async def test_it_gives_up_after_its_time_and_not_before(make_alert: Callable[..
     async with bench.running():
         await bench.until(lambda: len(bench.outbox.dead) == 1)
     assert 7200 <= bench.time.monotonic_s() <= 7200 + 300
-    assert bench.counters.get("deliver_dead_total") == 1
+    assert bench.counters.get("write_dead_letters_total") == 1
 
 
 async def test_after_long_downtime_old_deliveries_are_tried_all_the_same(make_alert: Callable[..., Alert]) -> None:
@@ -290,7 +290,7 @@ async def test_a_sinks_bug_is_counted_and_tried_again(make_alert: Callable[..., 
     bench.outbox.put(make_alert(id="x"), "a")
     async with bench.running():
         await bench.until(lambda: sink.got == ["alert_x"])
-    assert bench.counters.get("deliver_sink_errors_total") == 1
+    assert bench.counters.get("write_sink_errors_total") == 1
     assert bench.outbox.errors == ["internal error: KeyError"]
 
 
@@ -303,7 +303,7 @@ async def test_a_full_disk_stops_nothing_for_good(make_alert: Callable[..., Aler
         bench.outbox.refusals = refusals
         await bench.until(lambda: len(bench.outbox.delivered) == 1)
     assert sink.got == ["alert_x"]
-    assert bench.counters.get("deliver_store_errors_total") == refusals
+    assert bench.counters.get("write_store_errors_total") == refusals
 
 
 async def test_drain_beside_run_sends_what_is_due(make_alert: Callable[..., Alert]) -> None:

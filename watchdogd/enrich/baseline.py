@@ -37,6 +37,8 @@ class Baseline:
         self._changes[rarity.pattern] = (delta + 1, first_ms)
         while len(self._counts) > self._limit:
             self._counts.popitem(last=False)
+        while len(self._changes) > self._limit:  # nobody takes them in replay
+            del self._changes[next(iter(self._changes))]
         return rarity
 
     def look_up(self, process: Process, lineage: tuple[Process, ...]) -> Rarity:

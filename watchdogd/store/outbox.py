@@ -61,7 +61,6 @@ class Outbox:
         self._clock = clock
         self._owed: dict[int, Callable[[sqlite3.Connection], None]] = {}
         self._paying = asyncio.Lock()
-        counters.add("write_dead_letters_total", 0)
 
     async def take_due(self, now_ms: int, limit: int, busy: frozenset[str]) -> list[tuple[Delivery, Alert]]:
         """Deliveries whose time has come, the longest due first, none for a sink in `busy`.
@@ -86,7 +85,7 @@ class Outbox:
         await self._mark(delivery, work)
 
     async def mark_failed(self, delivery: Delivery, error: str, next_try_ms: int | None) -> None:
-        """The sink did not take it: due again at `next_try_ms`; None gives it up (`write_dead_letters_total`)."""
+        """The sink did not take it: due again at `next_try_ms`; None gives it up."""
         now_ms = self._clock.now_ms()
         reason = escape_text(error[:ERROR_CHARACTERS])
 
@@ -98,8 +97,6 @@ class Outbox:
             if delivery.kind == "alert":
                 connection.execute(_END_VERDICT, (now_ms, delivery.alert_id, delivery.sink))
 
-        if next_try_ms is None:
-            self._counters.add("write_dead_letters_total")
         await self._mark(delivery, work)
 
     async def next_due_ms(self, busy: frozenset[str]) -> int | None:

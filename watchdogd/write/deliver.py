@@ -50,8 +50,8 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
 class Deliverer:
     """Empties the outbox into the sinks. A sink that hangs, fails or lies holds up nobody but itself.
 
-    Counters: `deliver_sent_total`, `deliver_retries_total`, `deliver_dead_total` (loss), `deliver_sink_errors_total`
-    (a sink raised something it should not), `deliver_store_errors_total`.
+    Counters: `write_sent_total`, `write_retries_total`, `write_dead_letters_total` (loss), `write_sink_errors_total`
+    (a sink raised something it should not), `write_store_errors_total`.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Deliverer:
         try:
             await sink.close()
         except Exception:  # noqa: BLE001 (a sink that cannot be closed must not hold up the service's own stop)
-            self._counters.add("deliver_sink_errors_total")
+            self._counters.add("write_sink_errors_total")
             _log.exception("sink %s could not be closed", sink.name)
 
     async def _run_until_idle(self) -> None:
@@ -165,7 +165,7 @@ class Deliverer:
                     return
             due_ms = await self._outbox.next_due_ms(self._busy())
         except StoreError as error:
-            self._counters.add("deliver_store_errors_total")
+            self._counters.add("write_store_errors_total")
             _log.warning("the outbox cannot be read, trying again: %s", error)
             await self._wait(self._wake, self._backoff.first_s)
             return
@@ -192,7 +192,7 @@ class Deliverer:
             if error is None:
                 self._failures.pop(delivery.sink, None)
                 await self._record(lambda: self._outbox.mark_delivered(delivery))
-                self._counters.add("deliver_sent_total")
+                self._counters.add("write_sent_total")
             else:
                 await self._record_failure(delivery, error)
         finally:
@@ -210,7 +210,7 @@ class Deliverer:
         except DeliveryError as error:
             return error
         except Exception as error:  # noqa: BLE001 (a sink's bug must not stop the others, nor lose the alert)
-            self._counters.add("deliver_sink_errors_total")
+            self._counters.add("write_sink_errors_total")
             _log.exception("sink %s failed in a way it should not", delivery.sink)
             return DeliveryError(f"internal error: {type(error).__name__}", recoverable=True)
         return None
@@ -218,10 +218,10 @@ class Deliverer:
     async def _record_failure(self, delivery: Delivery, error: DeliveryError) -> None:
         next_try_ms = self._next_try_ms(delivery, error)
         if next_try_ms is None:
-            self._counters.add("deliver_dead_total")
+            self._counters.add("write_dead_letters_total")
             _log.error("gave up on %s %s to %s: %s", delivery.kind, delivery.alert_id, delivery.sink, error)
         else:
-            self._counters.add("deliver_retries_total")
+            self._counters.add("write_retries_total")
             _log.warning("%s of %s to %s failed: %s", delivery.kind, delivery.alert_id, delivery.sink, error)
         await self._record(lambda: self._outbox.mark_failed(delivery, str(error), next_try_ms))
 
@@ -249,7 +249,7 @@ class Deliverer:
                 await write()
             except StoreError as error:
                 failures += 1
-                self._counters.add("deliver_store_errors_total")
+                self._counters.add("write_store_errors_total")
                 _log.warning("the outbox cannot be written, trying again: %s", error)
                 await self._wait(asyncio.Event(), self._backoff.delay_s(failures, self._chance()))
             else:
