@@ -12,6 +12,7 @@ for byte, is a duplicate and no part of an event.
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from watchdogd.decode import tables
 from watchdogd.decode.record import AuditLine, match_plain_header, parse_header, split_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from watchdogd.entities import Record
 
@@ -33,6 +34,13 @@ REMEMBERED_EVENTS: Final = 1024
 Key = bytes | tuple[str, bytes]
 """A header's stamp; with the node in front where there is one."""
 
+_HEADER_BYTES: Final = 96
+"""More than any header that auditd writes."""
+
+_NO_STAMP: Final = b""
+"""Found at 0, where no type can end."""
+
+_DATA: Final = operator.attrgetter("record.data")
 _CLOSING: Final = frozenset({"PROCTITLE", "EOE"})
 _SERIALS: Final = 2**32
 _LATE_MS: Final = 2_000
@@ -47,7 +55,9 @@ class OpenEvent:
 
     __slots__ = (
         "alone",
+        "broken",
         "closing",
+        "counted",
         "duplicates",
         "first_ms",
         "key",
@@ -55,6 +65,7 @@ class OpenEvent:
         "late",
         "number",
         "records",
+        "scanned",
         "serial",
         "size",
         "time_ms",
@@ -67,16 +78,30 @@ class OpenEvent:
         self.first_ms = now_ms
         self.last_ms = now_ms
         self.records: list[AuditLine] = []
-        self.duplicates: list[AuditLine] = []
+        self.duplicates: Sequence[AuditLine] = ()
+        self.late = late
+        self.broken = False
+        self.size = 0
+        self.counted = 0
+        """How much of `size` its reassembler knows of."""
         self.closing = False
         self.alone = False
-        self.late = late
-        self.size = 0
+        self.scanned = 0
 
     @property
     def node(self) -> str | None:
         """The host that recorded it, where the line says so."""
         return None if isinstance(self.key, bytes) else self.key[0]
+
+    def is_ready(self, now_ms: int) -> bool:
+        """True where a live reader need not wait any longer."""
+        for line in self.records[self.scanned :]:
+            self.closing = self.closing or line.type in _CLOSING
+            self.alone = self.alone or tables.stands_alone(line.type)
+        self.scanned = len(self.records)
+        if self.alone or (self.closing and not 0 <= now_ms - self.last_ms < QUIET_MS):
+            return True
+        return not 0 <= now_ms - self.first_ms < AGE_MS
 
 
 class Reassembler:
@@ -91,9 +116,9 @@ class Reassembler:
         self._left_order: deque[Key] = deque()
         self._opened = 0
         self._size = 0
-        self._types = tables.names_of_types()
-        self._alone = frozenset(name for name in self._types.values() if tables.stands_alone(name))
+        self._kinds = {b"type=" + name: kind for name, kind in tables.names_of_types().items()}
         self._garbage: list[Record] = []
+        self._hole_ms = 0
 
     @property
     def pending(self) -> int:
@@ -105,45 +130,47 @@ class Reassembler:
         garbage, self._garbage = self._garbage, []
         return garbage
 
+    def note_hole(self, hole_ms: int) -> None:
+        """Lines were lost here, the last of them at this time: what is under way may lack records.
+
+        Those are events that have not seen their last record, and those still to come that began before.
+        """
+        self._hole_ms = max(self._hole_ms, hole_ms)
+        for event in self._queue:
+            event.broken = event.broken or not any(line.type in _CLOSING for line in event.records)
+
     def feed(self, records: Sequence[Record], now_ms: int) -> list[OpenEvent]:
-        """Take lines; give back the events that are ready. `now_ms` is the caller's clock (unused in replay)."""
-        opened = self._open
-        types = self._types
-        alone = self._alone
-        match = match_plain_header
+        """Take lines; give back the events that are ready. `now_ms` is the caller's clock (unused in replay).
+
+        Records of one event mostly follow each other, so a line is first held against the header before it.
+        """
+        kinds = self._kinds
+        event: OpenEvent | None = None
+        stamp = _NO_STAMP
         for record in records:
             data = record.data
-            found = match(data)
-            if found is not None and (name := types.get(found[1])) is not None:
-                key: Key = found[2]
-                line = AuditLine(name, record, found.end())
-            else:
-                header = parse_header(data)
+            at = data.find(stamp, 0, _HEADER_BYTES)
+            kind = kinds.get(data[:at]) if at > 0 else None
+            if event is None or kind is None:
+                header = _read_header(data, kinds)
                 if header is None:
                     self._garbage.append(record)
                     continue
-                key = header.stamp if header.node is None else (header.node, header.stamp)
-                name = header.type
-                line = AuditLine(name, record, header.body_at)
-            event = opened.get(key)
-            if event is None:
-                event = self._start(key, now_ms)
-            event.records.append(line)
-            event.last_ms = now_ms
+                kind, key, stamp, body_at = header
+                self._count(event)
+                event = self._open.get(key) or self._start(key, now_ms)
+                event.last_ms = now_ms
+            else:
+                body_at = at + len(stamp)
+            event.records.append(AuditLine(kind, record, body_at))
             event.size += len(data)
-            self._size += len(data)
-            if name in _CLOSING:
-                event.closing = True
-            elif name in alone:
-                event.alone = True
-            if self._size > OPEN_BYTES:
-                self._shed()
+        self._count(event)
         return self.release(now_ms)
 
     def release(self, now_ms: int) -> list[OpenEvent]:
         """Events that are ready at this time; in replay those that a newer event made ready."""
         if self._live:
-            while self._queue and _is_ready(self._queue[0], now_ms):
+            while self._queue and self._queue[0].is_ready(now_ms):
                 self._leave()
         ready, self._ready = self._ready, []
         return ready
@@ -155,8 +182,17 @@ class Reassembler:
         ready, self._ready = self._ready, []
         return ready
 
+    def _count(self, event: OpenEvent | None) -> None:
+        """Take note of what the event has gained; make room if that is too much."""
+        if event is not None:
+            self._size += event.size - event.counted
+            event.counted = event.size
+            if self._size > OPEN_BYTES:
+                self._shed()
+
     def _start(self, key: Key, now_ms: int) -> OpenEvent:
         event = OpenEvent(key, self._opened, now_ms, late=key in self._left)
+        event.broken = event.time_ms <= self._hole_ms
         self._opened += 1
         queue = self._queue
         while queue and event.number - queue[0].number > WINDOW_EVENTS:
@@ -170,7 +206,7 @@ class Reassembler:
         del self._open[event.key]
         self._size -= event.size
         self._ready.append(event)
-        digests = {hash(line.record.data) for line in event.records}
+        digests = set(map(hash, map(_DATA, event.records)))
         earlier = self._left.get(event.key)
         if earlier is not None:
             _take_out_duplicates(event, earlier)
@@ -191,19 +227,27 @@ class Reassembler:
 def _take_out_duplicates(event: OpenEvent, seen: set[int]) -> None:
     seen = set(seen)
     kept: list[AuditLine] = []
+    duplicates: list[AuditLine] = []
     for line in event.records:
         digest = hash(line.record.data)
-        (event.duplicates if digest in seen else kept).append(line)
+        (duplicates if digest in seen else kept).append(line)
         seen.add(digest)
-    event.records = kept
+    event.records, event.duplicates = kept, duplicates
 
 
-def _is_ready(event: OpenEvent, now_ms: int) -> bool:
-    if event.alone:
-        return True
-    if event.closing and not 0 <= now_ms - event.last_ms < QUIET_MS:
-        return True
-    return not 0 <= now_ms - event.first_ms < AGE_MS
+def _read_header(data: bytes, kinds: Mapping[bytes, str]) -> tuple[str, Key, bytes, int] | None:
+    """Type, key, what follows the type in the next line of the same event, and where the body begins."""
+    found = match_plain_header(data)
+    if found is not None:
+        start, stamp = found.groups()
+        kind = kinds.get(start)
+        if kind is not None:
+            return kind, stamp, data[len(start) : found.end()], found.end()
+    header = parse_header(data)
+    if header is None:
+        return None
+    key = header.stamp if header.node is None else (header.node, header.stamp)
+    return header.type, key, _NO_STAMP, header.body_at
 
 
 class SerialLedger:

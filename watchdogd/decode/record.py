@@ -25,7 +25,7 @@ ENRICHED_SEPARATOR: Final = b"\x1d"
 MAX_SERIAL: Final = 2**32 - 1
 
 _STAMP = rb"audit\(([0-9]{1,11}\.[0-9]{1,3}:[0-9]{1,10})\)[: ]*"
-_PLAIN: Final = re.compile(rb"type=([A-Z0-9_]++) msg=" + _STAMP)
+_PLAIN: Final = re.compile(rb"(type=[A-Z0-9_]++) msg=" + _STAMP)
 """What auditd writes; anchored by `match`."""
 
 _ANY: Final = re.compile(
@@ -135,7 +135,7 @@ def escape_bytes(data: bytes) -> str:
 
 
 def match_plain_header(data: bytes) -> re.Match[bytes] | None:
-    """The usual header of a line that auditd wrote; groups are type and stamp. For the hot loop."""
+    """The usual header of a line that auditd wrote; groups are `type=X` and stamp. For the hot loop."""
     return _PLAIN.match(data)
 
 
@@ -161,8 +161,10 @@ def parse_header(data: bytes) -> Header | None:
 
 def split_stamp(stamp: bytes) -> tuple[int, int]:
     """Milliseconds since the epoch and serial of a header's stamp."""
-    seconds, _, rest = stamp.partition(b".")
-    milli, _, serial = rest.partition(b":")
+    time, _, serial = stamp.partition(b":")
+    if time[-4:-3] == b".":
+        return int(time.replace(b".", b"")), int(serial)
+    seconds, _, milli = time.partition(b".")
     return int(seconds) * 1000 + int(milli), int(serial)
 
 

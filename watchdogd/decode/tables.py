@@ -70,6 +70,7 @@ def number_type(name: str) -> int | None:
     return _numbers_of_types().get(name)
 
 
+@functools.lru_cache(maxsize=512)
 def stands_alone(name: str) -> bool:
     """True for types of which an event has one record and no other.
 
