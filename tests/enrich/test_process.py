@@ -6,8 +6,9 @@ import os
 import subprocess
 import time
 
-from watchdogd.enrich.process import ARGV_LIMIT_CHARS, LINEAGE_LIMIT, ProcessTree
+from watchdogd.enrich.process import ARGV_LIMIT_CHARS, ProcessTree
 from watchdogd.enrich.procfs import ProcReader
+from watchdogd.enrich.retention import LINEAGE_LIMIT
 from watchdogd.entities import Process, ProcessKey
 
 

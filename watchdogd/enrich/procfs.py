@@ -5,16 +5,34 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from watchdogd.entities import Process, ProcessKey
 
+_UNIT = re.compile(r"[^/]+\.(?:service|scope|socket|mount|swap)")
 _CONTAINER = re.compile(
-    r"(?:docker|libpod|crio|cri-containerd|lxc|machine)[-/.]([0-9a-zA-Z_.-]{8,64}?)(?:\.scope)?(?:/|$)"
+    r"(?:docker|podman|nerdctl|containerd|libpod(?:-payload)?|crio|cri-containerd)-([0-9a-f]{12,64})(?:\.scope)?"
+    r"|(?:.*:)?(?:cri-containerd|crio|docker):([0-9a-f]{12,64})"
+    r"|([0-9a-f]{64})"
+    r"|lxc\.payload\.(.+)"
 )
-_HEX_CONTAINER = re.compile(r"/([0-9a-f]{64})(?:/|$)")
-_UNIT = re.compile(r"/([^/]+\.(?:service|scope|mount|socket))(?:/|$)")
+"""One component of a path, as Docker, Podman, nerdctl, CRI-O, containerd and LXC name it. Their monitors on the host
+(`libpod-conmon-...`, `lxc.monitor...`) are in no container."""
+
+_MACHINE = re.compile(r"systemd-nspawn@(.+)\.service|machine-(?!qemu)(.+)\.scope")
+_LXC_FOLDERS = frozenset({"lxc", "lxc.payload"})
+_SYSTEMD_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 _ARGV_LIMIT_BYTES = 64 << 10
 _UNSET_ID = 4294967295
+
+
+class Whereabouts(NamedTuple):
+    """What /proc knows better than the log: when a process started, who its parent is now, and where it runs."""
+
+    start_ms: int
+    ppid: int
+    unit: str | None
+    container: str | None
 
 
 class ProcReader:
@@ -28,27 +46,24 @@ class ProcReader:
         self._root = root
         self._ticks_per_s = ticks_per_s or os.sysconf("SC_CLK_TCK")
         self.boot_id = _read_text(root / "sys/kernel/random/boot_id").strip()
-        self._boot_ms = 1000 * _find_boot_time_s(root)
+        self.boot_ms = 1000 * _find_boot_time_s(root)
+        """When this boot began; 0 where /proc/stat does not say."""
 
     def read(self, pid: int) -> Process | None:
         """The process as it is now, None where it is gone."""
-        folder = self._root / str(pid)
-        stat = _read_text(folder / "stat")
-        # comm stands in parentheses and may itself hold spaces and parentheses: cut at the last one.
-        head, _, tail = stat.rpartition(")")
-        values = tail.split()
-        if len(values) < 20:  # noqa: PLR2004 -- field 22 (starttime) is the 20th after comm
+        values, comm = self._read_stat(pid)
+        if not values:
             return None
+        folder = self._root / str(pid)
         status = _read_status(folder / "status")
         uid = _to_int(status.get("Uid", "").split()[:1])
         unit, container = read_cgroup(_read_text(folder / "cgroup"))
-        start_ms = self._boot_ms + int(values[19]) * 1000 // self._ticks_per_s
         return Process(
-            key=ProcessKey(self.boot_id, pid, start_ms),
+            key=ProcessKey(self.boot_id, pid, self._find_start_ms(values)),
             pid=pid,
             ppid=int(values[1]),
             exe=_read_link(folder / "exe"),
-            comm=head.partition("(")[2],
+            comm=comm,
             argv=_read_argv(folder / "cmdline"),
             cwd=_read_link(folder / "cwd"),
             uid=uid,
@@ -61,17 +76,63 @@ class ProcReader:
             container=container,
         )
 
+    def locate(self, pid: int) -> Whereabouts | None:
+        """Start, parent, unit and container alone: two files instead of seven."""
+        values, _ = self._read_stat(pid)
+        if not values:
+            return None
+        cgroup = read_cgroup(_read_text(self._root / str(pid) / "cgroup"))
+        return Whereabouts(self._find_start_ms(values), int(values[1]), *cgroup)
+
+    def read_start_ms(self, pid: int) -> int | None:
+        """When the bearer of this pid started, None where there is none."""
+        values, _ = self._read_stat(pid)
+        return self._find_start_ms(values) if values else None
+
+    def _read_stat(self, pid: int) -> tuple[list[str], str]:
+        stat = _read_text(self._root / str(pid) / "stat")
+        # comm stands in parentheses and may itself hold spaces and parentheses: cut at the last one.
+        head, _, tail = stat.rpartition(")")
+        values = tail.split()
+        if len(values) < 20:  # noqa: PLR2004 -- field 22 (starttime) is the 20th after comm
+            return [], ""
+        return values, head.partition("(")[2]
+
+    def _find_start_ms(self, values: list[str]) -> int:
+        return self.boot_ms + int(values[19]) * 1000 // self._ticks_per_s
+
 
 def read_cgroup(text: str) -> tuple[str | None, str | None]:
-    """Systemd unit and container id that a /proc/PID/cgroup names; the innermost unit counts."""
-    unit = container = None
-    for line in text.splitlines():
-        path = line.split(":", 2)[-1]
-        units = _UNIT.findall(path)
-        unit = unit or (units[-1] if units else None)
-        found = _HEX_CONTAINER.search(path) or _CONTAINER.search(path)
-        container = container or (found.group(1) if found else None)
+    """Systemd unit and container that a /proc/PID/cgroup names (cgroups(7); v1 has a line for each controller).
+
+    The outermost of each counts: what lies below it is in the hands of those who run there. The unit is the one that
+    `ps -o unit` shows. The container is the id of Docker, Podman and Kubernetes, the name of LXC and systemd-nspawn.
+    """
+    paths = [line.split(":", 2) for line in text.splitlines()]
+    paths = [parts for parts in paths if len(parts) == 3]  # noqa: PLR2004 -- hierarchy:controllers:path
+    paths.sort(key=lambda parts: parts[1] != "name=systemd" and parts[0] != "0")
+    unit = next(filter(None, (_find_unit(path) for *_, path in paths)), None)
+    container = next(filter(None, (_find_container(path) for *_, path in paths)), None)
     return unit, container
+
+
+def _find_unit(path: str) -> str | None:
+    for part in path.split("/"):
+        if _UNIT.fullmatch(part):
+            return part
+    return None
+
+
+def _find_container(path: str) -> str | None:
+    parts = path.split("/")
+    for part, inner in zip(parts, [*parts[1:], ""], strict=True):
+        if part in _LXC_FOLDERS and inner:
+            return inner
+        if found := _CONTAINER.fullmatch(part):
+            return str(found[found.lastindex or 0])
+        if (found := _MACHINE.fullmatch(part)) and inner != "supervisor":
+            return _SYSTEMD_ESCAPE.sub(lambda escaped: chr(int(escaped[1], 16)), str(found[found.lastindex or 0]))
+    return None
 
 
 def _read_text(path: Path, limit: int = 64 << 10) -> str:
