@@ -117,6 +117,9 @@ class Receiver:
             return
         headers = {name.lower(): value for name, value in handler.headers.items()}
         request = Received(handler.path, headers, handler.rfile.read(size))
+        if len(request.body) < size:  # the sender was killed in the middle: it did not arrive
+            handler.close_connection = True
+            return
         with self._arrived:
             self._received.append(request)
             self._arrived.notify_all()
