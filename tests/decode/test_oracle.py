@@ -16,6 +16,8 @@ LISTED_INTERPRETED = {
     ("AVC", "peer"),
     ("SECCOMP", "syscall"),
     ("CONFIG_CHANGE", "op"),
+    ("SYSCALL", "a1"),  # chown: owner and group
+    ("SYSCALL", "a2"),
 }
 
 

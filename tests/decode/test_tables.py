@@ -63,6 +63,6 @@ def test_which_types_stand_alone() -> None:
 
 
 def test_flags() -> None:
-    flags = tables.load_tables().open_flags
+    flags = tables.load_tables().flags["open"]
     assert tables.name_flags(flags, 0o101) == "O_WRONLY|O_CREAT"
     assert tables.name_flags(flags, 1 << 40) == "0x10000000000"

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from watchdogd.decode.interpret import UNSET_ID, decode_string
+from watchdogd.decode.interpret import UNSET_ID, decode_string, parse_number
 
 if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine
     from watchdogd.entities import FieldMap
 
 _ABSENT: Final = frozenset({"", "(none)", "(null)", "?"})
-_MAX_DIGITS: Final = 10
 
 
 class Actor(msgspec.Struct, frozen=True):
@@ -30,13 +29,6 @@ class Actor(msgspec.Struct, frozen=True):
     tty: str | None
     comm: str | None
     exe: str | None
-
-
-def parse_number(raw: str | None) -> int | None:
-    """A decimal number as records write it; None for anything else."""
-    if raw is None or len(raw) > _MAX_DIGITS or not raw.isdecimal():
-        return None
-    return int(raw)
 
 
 def present(raw: str | None) -> str | None:

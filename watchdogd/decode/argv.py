@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from watchdogd.decode.actor import parse_number
-from watchdogd.decode.interpret import decode_bytes, decode_string
+from watchdogd.decode.interpret import decode_bytes, decode_string, parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

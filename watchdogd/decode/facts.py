@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from watchdogd.decode import tables
-from watchdogd.decode.actor import Actor, parse_number, present, read_actor
+from watchdogd.decode.actor import Actor, present, read_actor
+from watchdogd.decode.interpret import parse_number
 
 if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine

@@ -10,6 +10,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
+from watchdogd.decode.arguments import NAMES as ARGUMENTS
+from watchdogd.decode.arguments import interpret_argument, name_file_mode, name_open_flags, name_signal, parse_hex
 from watchdogd.decode.sockaddr import decode_sockaddr, describe_address
 
 if TYPE_CHECKING:
@@ -21,8 +23,12 @@ UNSET_ID: Final = "4294967295"
 """(uid_t)-1: no login uid, no session."""
 
 _HEX: Final = re.compile(r"(?:[0-9A-F]{2})+")
+_ENRICHED: Final = re.compile(r'(?<![^ ])([^ =]++)=("[^"]*+"|[^ ]*+)')
 _ARGUMENT: Final = re.compile(r"a[0-9]+(?:\[[0-9]+\])?")
 _MAX_OCTAL_DIGITS: Final = 11
+_MAX_DIGITS: Final = 10
+_PERMISSIONS: Final = ("read", "write", "exec", "attr")
+"""auditctl's order."""
 
 _IDS: Final = frozenset(
     [
@@ -86,7 +92,8 @@ _STRINGS: Final = frozenset(
         "unit",
         "vm",
         "watch",
-        "hook",
+        *("cgroup", "new-chardev", "old-chardev", "new-disk", "old-disk", "new-fs", "old-fs", "new-net", "old-net"),
+        *("new-rng", "old-rng"),
     ]
 )
 """What the kernel or libaudit quotes, or writes in hex where quotes would not do."""
@@ -114,36 +121,6 @@ _CAPABILITY_MASKS: Final = frozenset(
         "pa",
     ]
 )
-_FILTER_LISTS: Final = {
-    "0": "user",
-    "1": "task",
-    "2": "entry",
-    "3": "watch",
-    "4": "exit",
-    "5": "exclude",
-    "6": "filesystem",
-}
-_FILE_TYPES: Final = {
-    0o140000: "socket",
-    0o120000: "link",
-    0o100000: "file",
-    0o060000: "block",
-    0o040000: "dir",
-    0o020000: "character",
-    0o010000: "fifo",
-}
-_NETFILTER_FAMILIES: Final = {"2": "ipv4", "7": "bridge", "10": "ipv6"}
-_SECCOMP_ACTIONS: Final = {
-    "0x0": "kill",
-    "0x80000000": "kill-process",
-    "0x30000": "trap",
-    "0x50000": "errno",
-    "0x7fc00000": "user-notify",
-    "0x7ff00000": "trace",
-    "0x7ffc0000": "log",
-    "0x7fff0000": "allow",
-}
-_AT_FDCWD: Final = frozenset({"ffffff9c", "ffffffffffffff9c"})
 
 
 def decode_string(raw: str) -> str:
@@ -167,11 +144,21 @@ def interpret_fields(kind: str, pairs: list[tuple[str, str]], enriched: Mapping[
     values = dict(reversed(pairs))
     triples: list[FieldTriple] = []
     for name, raw in pairs:
-        if name == "key" and "01" in raw and _HEX.fullmatch(keys := raw.rstrip('"')):
-            triples += [(name, raw, part) for part in decode_string(keys).split("\x01")]
+        if is_several_keys(name, raw):
+            triples += [(name, raw, part) for part in decode_string(raw.rstrip('"')).split("\x01")]
         else:
             triples.append((name, raw, interpret_value(kind, name, raw, values, enriched)))
     return tuple(triples)
+
+
+def is_several_keys(name: str, raw: str) -> bool:
+    """True for keys that the kernel joined by 0x01."""
+    return name == "key" and "01" in raw and _HEX.fullmatch(raw.rstrip('"')) is not None
+
+
+def read_enriched(text: str) -> dict[str, str]:
+    """What auditd resolved on the recording host, by upper-case name, without quotes; `text` follows byte 0x1d."""
+    return {name: value.strip('"') for name, value in _ENRICHED.findall(text)}
 
 
 def interpret_value(  # noqa: PLR0911 - one for each kind of field
@@ -190,8 +177,8 @@ def interpret_value(  # noqa: PLR0911 - one for each kind of field
         return _interpret_capabilities(raw)
     if name == "syscall":
         return tables.name_syscall(values.get("arch"), raw) or raw
-    if kind == "SYSCALL" and name in {"a0", "a1", "a2", "a3"}:
-        return _interpret_argument(name, raw, values)
+    if kind == "SYSCALL" and name in ARGUMENTS:
+        return interpret_argument(name, raw, values)
     return decode_string(raw) if raw.startswith('"') else raw
 
 
@@ -224,12 +211,8 @@ def _interpret_proctitle(raw: str) -> str:
 
 
 def _interpret_mode(raw: str) -> str:
-    if not raw.isascii() or not raw.isdigit() or len(raw) > _MAX_OCTAL_DIGITS or not set(raw) <= set("01234567"):
-        return raw
-    value = int(raw, 8)
-    kind = _FILE_TYPES.get(value & 0o170000, f"{value & 0o170000:o}")
-    bits = [name for bit, name in ((0o4000, "suid"), (0o2000, "sgid"), (0o1000, "sticky")) if value & bit]
-    return ",".join([kind, *bits, f"{value & 0o777:03o}"])
+    octal = raw.isascii() and raw.isdigit() and len(raw) <= _MAX_OCTAL_DIGITS and set(raw) <= set("01234567")
+    return name_file_mode(int(raw, 8)) if octal else raw
 
 
 def _interpret_capabilities(raw: str) -> str:
@@ -243,8 +226,57 @@ def _interpret_capabilities(raw: str) -> str:
     return ",".join(name for bit, name in enumerate(names) if mask >> bit & 1) or raw
 
 
+def _interpret_capability(raw: str) -> str:
+    names = tables.load_tables().capabilities
+    number = parse_number(raw)
+    return names[number] if number is not None and number < len(names) else raw
+
+
 def _interpret_signal(raw: str) -> str:
-    return tables.load_tables().signals.get(raw, raw)
+    number = parse_number(raw)
+    return (name_signal(number) if number is not None else None) or raw
+
+
+def _interpret_seccomp(raw: str) -> str:
+    value = parse_hex(raw)
+    return raw if value is None else tables.load_tables().names["seccomp"].get(str(value & 0xFFFF0000), raw)
+
+
+def _interpret_yes(raw: str) -> str:
+    return raw if parse_number(raw) is None else "no" if int(raw) == 0 else "yes"
+
+
+def _interpret_permission(raw: str) -> str:
+    """The last number decides: what a watch of no permission in particular writes is all of them."""
+    number = parse_number(raw)
+    if number is None:
+        return raw
+    names = [name for bit, name in tables.load_tables().flags["permission"] if number & bit or not number]
+    return ",".join(sorted(names, key=_PERMISSIONS.index)) or raw
+
+
+def _by_name(subject: str) -> Callable[[str], str]:
+    return lambda raw: tables.load_tables().names[subject].get(raw, raw)
+
+
+def _by_flags(subject: str) -> Callable[[str], str]:
+    def name(raw: str) -> str:
+        value = parse_hex(raw)
+        return raw if value is None else tables.name_flags(tables.load_tables().flags[subject], value) or raw
+
+    return name
+
+
+def _interpret_open_flags(raw: str) -> str:
+    value = parse_hex(raw)
+    return raw if value is None else name_open_flags(value, None)
+
+
+def parse_number(raw: str | None) -> int | None:
+    """A decimal number as records write it; None for anything else."""
+    if raw is None or len(raw) > _MAX_DIGITS or not raw.isdecimal():
+        return None
+    return int(raw)
 
 
 _SIMPLE: Final[Mapping[str, Callable[[str], str]]] = {
@@ -254,98 +286,22 @@ _SIMPLE: Final[Mapping[str, Callable[[str], str]]] = {
     "proctitle": _interpret_proctitle,
     "mode": _interpret_mode,
     "res": _interpret_result,
-    "sig": _interpret_signal,
-    "list": lambda raw: _FILTER_LISTS.get(raw, raw),
-    "family": lambda raw: _NETFILTER_FAMILIES.get(raw, raw),
-    "code": lambda raw: _SECCOMP_ACTIONS.get(raw, raw),
+    "result": _interpret_result,
+    "capability": _interpret_capability,
+    "list": _by_name("filter list"),
+    "family": _by_name("netfilter family"),
+    "hook": _by_name("netfilter hook"),
+    "action": _by_name("netfilter action"),
+    "proto": _by_name("protocol"),
+    "icmptype": _by_name("icmp"),
+    "resp": _by_name("fanotify"),
+    "code": _interpret_seccomp,
+    "flags": _by_flags("mmap"),
+    "resolve": _by_flags("resolve"),
+    "oflag": _interpret_open_flags,
     "data": decode_string,
+    **dict.fromkeys(("sig", "sigev_signo"), _interpret_signal),
+    **dict.fromkeys(("prom", "old_prom"), _interpret_yes),
+    **dict.fromkeys(("perm", "perm_mask"), _interpret_permission),
     **dict.fromkeys(_SESSIONS, _interpret_id),
-}
-
-
-def parse_hex(raw: str | None) -> int | None:
-    """A register as records write it, None where it is no hex."""
-    if raw is None:
-        return None
-    try:
-        return int(raw, 16)
-    except ValueError:
-        return None
-
-
-def _interpret_argument(name: str, raw: str, values: Mapping[str, str]) -> str:
-    """A syscall's first four arguments: known flags by name, everything else as hex."""
-    value = parse_hex(raw)
-    if value is None:
-        return raw
-    meaning = _ARGUMENTS.get((tables.name_syscall(values.get("arch"), values.get("syscall")) or "", name))
-    return meaning(value, values) if meaning is not None else f"0x{raw}"
-
-
-def _name_open_flags(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    if not value & 3:
-        rest = tables.name_flags(tables.load_tables().open_flags, value)
-        return f"O_RDONLY|{rest}" if rest else "O_RDONLY"
-    return tables.name_flags(tables.load_tables().open_flags, value)
-
-
-def _name_signal(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    return tables.load_tables().signals.get(str(value), f"0x{value:x}")
-
-
-def _name_mode(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    return f"0{value & 0o7777:o}"
-
-
-def _name_family(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    return tables.load_tables().socket_families.get(str(value), f"0x{value:x}")
-
-
-def _name_descriptor(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    return "AT_FDCWD" if f"{value:x}" in _AT_FDCWD else f"0x{value:x}"
-
-
-def _name_clone_flags(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    names = tables.name_flags(tables.load_tables().clone_flags, value & ~0xFF)
-    signal = tables.load_tables().signals.get(str(value & 0xFF))
-    return "|".join(part for part in (names, signal) if part) or "0x0"
-
-
-def _name_protection(value: int, values: Mapping[str, str]) -> str:  # noqa: ARG001 - one signature for all
-    return tables.name_flags(tables.load_tables().mmap_prot, value) or "PROT_NONE"
-
-
-def _name_open_mode(at: str) -> Callable[[int, Mapping[str, str]], str]:
-    def name(value: int, values: Mapping[str, str]) -> str:
-        creates = (parse_hex(values.get(at)) or 0) & 0o100
-        return f"0{value & 0o7777:o}" if creates else f"0x{value:x}"
-
-    return name
-
-
-_ARGUMENTS: Final[Mapping[tuple[str, str], Callable[[int, Mapping[str, str]], str]]] = {
-    ("open", "a1"): _name_open_flags,
-    ("open", "a2"): _name_open_mode("a1"),
-    ("openat", "a0"): _name_descriptor,
-    ("openat", "a2"): _name_open_flags,
-    ("openat", "a3"): _name_open_mode("a2"),
-    ("creat", "a1"): _name_mode,
-    ("chmod", "a1"): _name_mode,
-    ("fchmod", "a1"): _name_mode,
-    ("mkdir", "a1"): _name_mode,
-    ("fchmodat", "a0"): _name_descriptor,
-    ("fchmodat", "a2"): _name_mode,
-    ("mkdirat", "a0"): _name_descriptor,
-    ("unlinkat", "a0"): _name_descriptor,
-    ("fchownat", "a0"): _name_descriptor,
-    ("newfstatat", "a0"): _name_descriptor,
-    ("faccessat", "a0"): _name_descriptor,
-    ("kill", "a1"): _name_signal,
-    ("tkill", "a1"): _name_signal,
-    ("tgkill", "a2"): _name_signal,
-    ("rt_sigaction", "a0"): _name_signal,
-    ("socket", "a0"): _name_family,
-    ("clone", "a0"): _name_clone_flags,
-    ("mmap", "a2"): _name_protection,
-    ("mprotect", "a2"): _name_protection,
 }

@@ -13,14 +13,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from watchdogd.decode import tables
-from watchdogd.decode.interpret import interpret_fields
+from watchdogd.decode.interpret import interpret_fields, read_enriched
+from watchdogd.decode.words import look_up_fields
 from watchdogd.entities import FieldTriple, Position, Record  # noqa: TC001 - msgspec reads annotations at run time
 
 Pair = tuple[str, str]
 """Name and raw value of one field."""
-
-ENRICHED_SEPARATOR: Final = b"\x1d"
-"""What follows it was resolved by the recording host: `UID="root"` (log_format = ENRICHED)."""
 
 MAX_SERIAL: Final = 2**32 - 1
 
@@ -89,7 +87,7 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     def pairs(self) -> list[Pair]:
         """Name and raw value of every field in order, nested `msg='...'` flattened."""
         if self.pairs_cache is None:
-            self.pairs_cache = _parse_body(self.type, self._text())
+            self.pairs_cache = _parse_body(self.type, self._split()[0])
         return self.pairs_cache
 
     @property
@@ -106,27 +104,25 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     @property
     def enriched(self) -> dict[str, str]:
         """What auditd resolved on the recording host, by upper-case name, without quotes."""
-        start = self.record.data.find(ENRICHED_SEPARATOR, self.body_at)
-        if start < 0:
-            return {}
-        rest = self.record.data[start + 1 :]
-        return {name: value.strip('"') for name, value in _FIELD.findall(escape_bytes(rest.rstrip(b"\r\n")))}
+        return read_enriched(self._split()[1])
 
     @property
     def fields(self) -> tuple[FieldTriple, ...]:
         """Every field in order with its interpreted value; repeated names stay."""
         if self.fields_cache is None:
-            self.fields_cache = interpret_fields(self.type, self.pairs, self.enriched)
+            text, enriched = self._split()
+            found = look_up_fields(self.type, text, enriched) if self.type in _PLAIN_BODIES else None
+            self.fields_cache = found or interpret_fields(self.type, self.pairs, read_enriched(enriched))
         return self.fields_cache
 
     def get(self, name: str) -> str | None:
         """Raw value of the first field of that name, quotes and hex as written, None where absent."""
         return self.values.get(name)
 
-    def _text(self) -> str:
-        data = self.record.data
-        end = data.find(ENRICHED_SEPARATOR, self.body_at)
-        return escape_bytes(data[self.body_at : end if end >= 0 else None].rstrip(b"\r\n"))
+    def _split(self) -> tuple[str, str]:
+        """Body, and what auditd resolved on its host: `UID="root"` after byte 0x1d (log_format = ENRICHED)."""
+        text, _, enriched = escape_bytes(self.record.data[self.body_at :].rstrip(b"\r\n")).partition("\x1d")
+        return text.rstrip("\r\n"), enriched
 
 
 def escape_bytes(data: bytes) -> str:

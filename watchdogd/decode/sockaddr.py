@@ -49,7 +49,7 @@ def decode_sockaddr(text: str) -> SocketAddress | None:  # noqa: PLR0911 - one f
         return SocketAddress("inet6", str(ipaddress.IPv6Address(data[8:24])), int.from_bytes(data[2:4], "big"))
     if family == _UNIX:
         return SocketAddress("local", path=_decode_unix(data[2:]))
-    name = tables.load_tables().socket_families.get(str(family), f"unknown-family({family})")
+    name = tables.load_tables().names["family"].get(str(family), f"unknown-family({family})")
     if family == _NETLINK and len(data) >= _MIN_NETLINK:
         return SocketAddress(name, netlink=(family, int.from_bytes(data[4:8], "little" if little else "big")))
     return SocketAddress(name)

@@ -35,11 +35,10 @@ class Tables(msgspec.Struct, frozen=True):
     """Name and text."""
     signals: dict[str, str]
     capabilities: tuple[str, ...]
-    open_flags: tuple[tuple[int, str], ...]
-    clone_flags: tuple[tuple[int, str], ...]
-    mmap_prot: tuple[tuple[int, str], ...]
-    socket_families: dict[str, str]
-    socket_types: dict[str, str]
+    flags: dict[str, tuple[tuple[int, str], ...]]
+    """By subject (`open`, `clone`...): bits and names. `open aarch64` and `open arm` where arm differs."""
+    names: dict[str, dict[str, str]]
+    """By subject (`ptrace`, `family`...), then number."""
 
 
 @functools.cache

@@ -9,8 +9,8 @@ import posixpath
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode.actor import describe_actor
+from watchdogd.decode.arguments import parse_hex
 from watchdogd.decode.facts import PathFacts, SyscallFacts, read_path
-from watchdogd.decode.interpret import parse_hex
 from watchdogd.decode.sockaddr import SocketAddress, decode_sockaddr
 from watchdogd.entities import View
 
