@@ -74,27 +74,48 @@ def test_line_says_level_verdict_rule_who_what_why(make_alert: Callable[..., Ale
     )
 
 
+WITH = 'with "/usr/bin/cat /etc/shadow"'
+
+
 @pytest.mark.parametrize(
-    ("category", "fields", "deed"),
+    ("category", "action", "fields", "deed"),
     [
-        ("file_event", {"TargetFilename": "/etc/passwd"}, 'executed "/etc/passwd" with "/usr/bin/cat /etc/shadow"'),
+        ("file_event", "create", {"TargetFilename": "/etc/x"}, f'created "/etc/x" {WITH}'),
+        ("file_access", "read", {"TargetFilename": "/etc/shadow"}, f'read "/etc/shadow" {WITH}'),
+        ("file_delete", "delete", {"TargetFilename": "/var/log/auth.log"}, f'deleted "/var/log/auth.log" {WITH}'),
+        (
+            "file_change",
+            "chmod",
+            {"TargetFilename": "/tmp/x", "Mode": "4755"},
+            'changed the mode of "/tmp/x" to "4755"',
+        ),
+        ("file_event", "rename", {"TargetFilename": "/b", "SourceFilename": "/a"}, f'renamed "/a" to "/b" {WITH}'),
+        ("file_event", "\x1b[2J", {"TargetFilename": "/b\n"}, '\\x1b[2J "/b\\n"'),
         (
             "network_connection",
+            "connect",
             {"DestinationIp": "192.0.2.7", "DestinationPort": 4444},
-            'executed to "192.0.2.7 port 4444" with "/usr/bin/cat /etc/shadow"',
+            f'connected to "192.0.2.7 port 4444" {WITH}',
         ),
         (
             "host_metrics",
-            {"metric": "cpu_percent", "value": 97.5, "baseline": 12.0},
-            'cpu_percent is 97.5 (usual 12.0), most of it "/usr/bin/cat /etc/shadow"',
+            "sample",
+            {"metric": "cpu.percent", "value": 97.5, "unit": "%", "baseline": 12.0, "CommandLine": "xmr\n"},
+            'cpu.percent is 97.5 % (usual 12.0), most of it by "xmr\\n"',
         ),
-        ("auditd", {}, 'executed with "/usr/bin/cat /etc/shadow"'),
+        ("auditd", "ptrace", {}, f"ptrace {WITH}"),
     ],
 )
 def test_what_was_done_by_category(
-    make_alert: Callable[..., Alert], category: str, fields: dict[str, str | float], deed: str
+    make_alert: Callable[..., Alert], category: str, action: str, fields: dict[str, str | float], deed: str
 ) -> None:
-    assert deed in alert_line(make_alert(category=category, fields=fields))
+    assert deed in alert_line(make_alert(category=category, action=action, fields=fields))
+
+
+def test_what_failed_is_said_to_have_failed(make_alert: Callable[..., Alert]) -> None:
+    fields = {"TargetFilename": "/etc/shadow"}
+    line = alert_line(make_alert(category="file_access", action="read", outcome="failure", fields=fields))
+    assert 'read "/etc/shadow" (failed) with' in line
 
 
 def test_late_and_repeated_are_said(make_alert: Callable[..., Alert]) -> None:

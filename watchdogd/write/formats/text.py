@@ -25,6 +25,26 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LINE_CHARS = 1200
 _COMMAND_CHARS = 300
 _ANCESTORS = 5
+_DEEDS = {
+    "bind": "bound to",
+    "chmod": "changed the mode of",
+    "chown": "changed the owner of",
+    "connect": "connected to",
+    "create": "created",
+    "delete": "deleted",
+    "link": "linked",
+    "mkdir": "made the folder",
+    "mknod": "made the device",
+    "read": "read",
+    "removexattr": "removed an attribute of",
+    "rename": "renamed",
+    "setxattr": "set an attribute of",
+    "symlink": "linked",
+    "truncate": "truncated",
+    "utimes": "changed the times of",
+    "write": "wrote",
+}
+"""The decoder's actions as a person says them; others are said as they are."""
 
 
 def escape_controls(text: str) -> str:
@@ -144,28 +164,38 @@ def _describe_action(alert: Alert) -> str:
     fields = alert.fields
     command = quote_text(command_line(alert.process)) if alert.process is not None else ""
     tail = f" with {command}" if command else ""
-    match alert.category:
-        case "process_creation" if command:
-            return f"ran {command}"
-        case "file_event" if fields.get("TargetFilename"):
-            return f"{_word(alert.action, 'wrote')} {quote_text(str(fields['TargetFilename']))}{tail}"
-        case "network_connection" if fields.get("DestinationIp"):
-            port = fields.get("DestinationPort")
-            address = f"{fields['DestinationIp']}" + ("" if port is None else f" port {port}")
-            return f"{_word(alert.action, 'connected')} to {quote_text(address)}{tail}"
-        case "host_metrics" if fields.get("metric"):
-            return _describe_metric(alert)
     failed = " (failed)" if alert.outcome == "failure" else ""
+    if alert.category == "process_creation" and command:
+        return f"ran {command}{failed}"
+    if fields.get("metric"):
+        return _describe_metric(alert)
+    if fields.get("DestinationIp"):
+        port = fields.get("DestinationPort")
+        address = f"{fields['DestinationIp']}" + ("" if port is None else f" port {port}")
+        return f"{_DEEDS.get(alert.action, _word(alert.action, 'connected to'))} {quote_text(address)}{failed}{tail}"
+    target = fields.get("TargetFilename")
+    if isinstance(target, str) and target:
+        return f"{_describe_file_deed(alert, target)}{failed}{tail}"
     return f"{_word(alert.action, alert.category or 'event')}{failed}{tail}"
 
 
+def _describe_file_deed(alert: Alert, target: str) -> str:
+    deed = _DEEDS.get(alert.action, _word(alert.action, "touched"))
+    source = alert.fields.get("SourceFilename")
+    if isinstance(source, str) and source:
+        return f"{deed} {quote_text(source)} to {quote_text(target)}"
+    mode = alert.fields.get("Mode")
+    return f"{deed} {quote_text(target)}" + (f" to {quote_text(str(mode))}" if mode else "")
+
+
 def _describe_metric(alert: Alert) -> str:
-    value, baseline = alert.fields.get("value"), alert.fields.get("baseline")
+    value, unit, baseline = (alert.fields.get(name) for name in ("value", "unit", "baseline"))
     usual = "" if baseline is None else f" (usual {baseline})"
-    text = f"{alert.fields['metric']} is {value}{usual}"
-    if alert.process is not None:
-        text += f", most of it {quote_text(command_line(alert.process))}"
-    return escape_controls(text)
+    text = f"{alert.fields['metric']} is {value}{f' {unit}' if unit else ''}{usual}"
+    if mount := alert.fields.get("mount"):
+        text += f" on {mount}"
+    heaviest = alert.fields.get("CommandLine") or alert.fields.get("Image")
+    return escape_controls(text) + (f", most of it by {quote_text(str(heaviest))}" if heaviest else "")
 
 
 def _word(action: str, default: str) -> str:
