@@ -155,6 +155,30 @@ def test_ended_processes_are_dropped_by_event_time() -> None:
     assert tree.evicted == 0
 
 
+def test_late_records_neither_bring_back_an_image_nor_a_process() -> None:
+    story = [
+        write_syscall("execve", 10, 1, NGINX),
+        write_syscall("execve", 11, 10, CURL, at_ms=5),
+        write_syscall("execve", 11, 10, SHELL, at_ms=9, argv=("sh",)),
+    ]
+    late = tell(*story, write_syscall("execve", 11, 10, CURL, at_ms=5, argv=("curl", "x")))
+    assert late.process is not None
+    assert (late.process.argv, name_lineage(late)) == (("curl", "x"), [(10, NGINX)])
+    child = tell(
+        *story,
+        write_syscall("execve", 11, 10, CURL, at_ms=5, argv=("curl", "x")),
+        write_syscall("execve", 12, 11, ID, at_ms=10),
+    )
+    assert name_lineage(child) == [(11, SHELL), (10, NGINX)]
+    stranger = tell(
+        *story,
+        write_syscall("exit_group", 11, 10, SHELL, at_ms=20, code=None),
+        write_syscall("execve", 11, 10, SHELL, at_ms=9, argv=("sh",)),
+        write_syscall("execve", 12, 11, ID, at_ms=5_000),
+    )
+    assert stranger.lineage == ()
+
+
 def test_same_parent_and_used_pid_has_its_own_command_line() -> None:
     event = tell(
         write_syscall("execve", 10, 1, SHELL),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 
-from watchdogd.enrich.process import ARGV_LIMIT_CHARS, ProcessTree
+import pytest
+
+from watchdogd.enrich.process import ARGV_LIMIT_BYTES, ARGV_LIMIT_CHARS, ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.enrich.retention import LINEAGE_LIMIT
 from watchdogd.entities import Process, ProcessKey
@@ -139,3 +142,13 @@ def test_an_argv_of_a_megabyte_is_whole_in_its_event_and_cut_in_memory() -> None
     _, (parent,) = exec_process(tree, make_process(11, 10, "/usr/bin/id"))
     assert sum(map(len, parent.argv)) < ARGV_LIMIT_CHARS + 100
     assert parent.argv[-1].endswith("...[cut, 4 arguments in all]")
+
+
+@pytest.mark.parametrize("argument", ["", "xy", "\U0001f600" * 16])
+def test_argv_of_a_hundred_thousand_arguments_is_cut_in_memory_too(argument: str) -> None:
+    tree = ProcessTree()
+    exec_process(tree, make_process(10, 1, "/bin/sh", *[argument] * 100_000))
+    _, (parent,) = exec_process(tree, make_process(11, 10, "/usr/bin/id"))
+    assert sum(map(sys.getsizeof, parent.argv)) <= ARGV_LIMIT_BYTES + 200
+    assert parent.argv[0] == argument
+    assert parent.argv[-1].endswith("...[cut, 100000 arguments in all]")

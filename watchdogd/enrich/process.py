@@ -5,6 +5,7 @@ Where nothing is known a lineage ends; nobody becomes a parent because of a shar
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
     from watchdogd.enrich.procfs import ProcReader, Whereabouts
 
 ARGV_LIMIT_CHARS = 4_096
-"""How much of a command line is remembered for later events and descendants; an event keeps its own whole."""
+ARGV_LIMIT_BYTES = 16_384
+"""How much of a command line is remembered for later events and descendants; an event keeps its own whole.
 
+Bytes are those of memory: an empty argument takes 49, a character up to 4.
+"""
+
+_ARGUMENT_BYTES = 80
 _START_TOLERANCE_MS = 2_000
 """/proc tells start times by a boot time in whole seconds."""
 
@@ -76,10 +82,11 @@ class ProcessTree:
         """Put what an event says of its process into the tree; return the process and its lineage, parent first."""
         self._advance(time_ms)
         node = self._find(seen, time_ms)
-        if node is None or is_exec or _is_new_image(node, seen, time_ms):
-            node = self._add(seen, node, time_ms)
-        else:
-            self._shelf.touch(node)
+        if node is None or (is_exec and time_ms >= node.since_ms) or _is_new_image(node, seen, time_ms):
+            process, node = self._add(seen, node, time_ms)
+            return process, _trace(node)
+        self._shelf.touch(node)
+        if time_ms >= node.since_ms:  # else it comes late: the process is past it
             _update_login(node, seen)
         return _complete(seen, node), _trace(node)
 
@@ -178,8 +185,11 @@ class ProcessTree:
 
     # --- nodes --------------------------------------------------------------------------------------------------
 
-    def _add(self, seen: Process, known: Node | None, time_ms: int) -> Node:
-        """A new image. An exec without argv (its EXECVE record was lost) replaces it, too: argv stays empty."""
+    def _add(self, seen: Process, known: Node | None, time_ms: int) -> tuple[Process, Node]:
+        """A new image, and its process with the whole argv.
+
+        An exec without argv (its EXECVE record was lost) replaces the image, too: argv stays empty, not guessed.
+        """
         live = self._live.locate(seen.pid) if self._live else None
         if live is not None and live.start_ms > time_ms + _START_TOLERANCE_MS:
             live = None  # the pid belongs to somebody else by now
@@ -194,9 +204,11 @@ class ProcessTree:
         if container is None and parent is not None:
             container = parent.process.container
         key = known.process.key if known else self._make_key(seen.pid, live, time_ms)
-        node = Node(replace(seen, key=key, unit=unit, container=container), parent, time_ms)
-        node.process = _cut_argv(node.process)
-        return self._install(node)
+        process = replace(seen, key=key, unit=unit, container=container)
+        node = self._install(Node(_cut_argv(process), parent, time_ms))
+        if known is not None and known.ended_ms is not None:
+            self.end(seen.pid, known.ended_ms)
+        return process, node
 
     def _make_key(self, pid: int, live: Whereabouts | None, time_ms: int) -> ProcessKey:
         if self._live is None:
@@ -283,15 +295,22 @@ def _list_pids(node: Node) -> set[int]:
 
 def _cut_argv(process: Process) -> Process:
     """The process with an argv of bounded size: an attacker chooses how long it is."""
-    if sum(map(len, process.argv)) <= ARGV_LIMIT_CHARS:
+    argv = process.argv
+    chars = sum(map(len, argv))
+    if 4 * chars + _ARGUMENT_BYTES * len(argv) <= ARGV_LIMIT_BYTES:
         return process
-    kept, left = [], ARGV_LIMIT_CHARS
-    for argument in process.argv:
-        if len(argument) > left:
-            kept.append(f"{argument[:left]}...[cut, {len(process.argv)} arguments in all]")
+    if chars <= ARGV_LIMIT_CHARS and sum(map(sys.getsizeof, argv)) <= ARGV_LIMIT_BYTES:
+        return process
+    kept: list[str] = []
+    chars, room = ARGV_LIMIT_CHARS, ARGV_LIMIT_BYTES
+    for argument in argv:
+        fits = min(chars, max(0, room - _ARGUMENT_BYTES) // (1 if argument.isascii() else 4))
+        if len(argument) > fits or room < _ARGUMENT_BYTES:
+            kept.append(f"{argument[:fits]}...[cut, {len(argv)} arguments in all]")
             break
         kept.append(argument)
-        left -= len(argument)
+        chars -= len(argument)
+        room -= sys.getsizeof(argument)
     return replace(process, argv=tuple(kept))
 
 
