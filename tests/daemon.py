@@ -53,10 +53,19 @@ def make_exec_lines(serial: int, time_ms: int | None = None, exe: str = IMPLANT,
 class Daemon:
     """`watchdogd run` below `folder`; `with` starts it and kills what is left of it."""
 
-    def __init__(self, folder: Path, *, webhook_url: str | None = None, level: str = "high", extra: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        webhook_url: str | None = None,
+        level: str = "high",
+        extra: str = "",
+        netlink: bool = False,
+    ) -> None:
         self.folder = folder
         self.log = folder / "audit.log"
         self.database = folder / "state" / "watchdogd.db"
+        self.status = folder / "audit-status"
         self.config = folder / "config.yaml"
         self.environ = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "notify.sock")}
         self.notes: list[str] = []
@@ -65,7 +74,11 @@ class Daemon:
         webhooks = f"webhooks:\n  - name: receiver\n    url: {webhook_url}\n" if webhook_url else ""
         triage = "" if "triage:" in extra else "triage:\n  enabled: false\n"
         journald = "" if "journald:" in extra else "journald:\n  enabled: false\n"
-        sources = f"sources:\n  audit_log:\n    path: {self.log}\n  host_metrics:\n    enabled: false\n"
+        # The events of these tests are written to files: what the kernel says meanwhile must not come between.
+        sources = (
+            f"sources:\n  audit_log:\n    path: {self.log}\n    status_path: {self.status}\n"
+            f"  audit_netlink:\n    enabled: {'true' if netlink else 'false'}\n  host_metrics:\n    enabled: false\n"
+        )
         self.config.write_text(
             f"{sources}rules:\n  folders: [rules]\n{triage}{journald}store:\n  path: {self.database}\n{webhooks}{extra}"
         )

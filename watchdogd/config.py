@@ -56,6 +56,13 @@ class AuditLogSettings(Settings, frozen=True, kw_only=True):
 
     enabled: bool = True
     path: FilePath = "/var/log/audit/audit.log"
+    status_path: FilePath = "/run/watchdogd-audit/status"
+
+
+class AuditNetlinkSettings(Settings, frozen=True, kw_only=True):
+    """The kernel's audit socket, read beside the log."""
+
+    enabled: bool = True
 
 
 class HostMetricsSettings(Settings, frozen=True, kw_only=True):
@@ -69,6 +76,7 @@ class SourcesSettings(Settings, frozen=True, kw_only=True):
     """Where events come from."""
 
     audit_log: AuditLogSettings = field(default_factory=AuditLogSettings)
+    audit_netlink: AuditNetlinkSettings = field(default_factory=AuditNetlinkSettings)
     host_metrics: HostMetricsSettings = field(default_factory=HostMetricsSettings)
 
 

@@ -63,6 +63,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     source: str
     position: Position | None
     data: bytes
+    lost_ms: int = 0
+    """Where not 0, lines of this source were lost here, the last at this time (ms since the epoch). Such a record has
+    no data and makes a batch of its own."""
 
 
 class EventId(msgspec.Struct, frozen=True, order=True):
@@ -166,6 +169,8 @@ class Event(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     own: bool = False
     """True where watchdogd itself is the actor: never matched, always counted."""
+    seen_before: bool = False
+    """True where the other source gave the same event before, with records missing: nothing is learned twice."""
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import msgspec
 from watchdogd.entities import Alert, Event, Position, Process, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
@@ -44,8 +44,11 @@ class Judge:
         *,
         host: str = "",
         late_after_ms: int | None = None,
+        beside: Mapping[str, Decoder] | None = None,
     ) -> None:
+        """`beside`: decoders of further sources by name, for records of different sources must not mix."""
         self._decoder = decoder
+        self._beside = dict(beside or {})
         self._enricher = enricher
         self._engine = engine
         self._score = score
@@ -57,42 +60,57 @@ class Judge:
     @property
     def pending(self) -> int:
         """Events whose records may not all be here yet."""
-        return self._decoder.pending
+        return sum(decoder.pending for decoder in self._decoders())
 
     def replace_engine(self, engine: Engine) -> None:
         """Judge by other rules from the next event on."""
         self._engine = engine
 
     def feed(self, records: Sequence[Record], now_ms: int) -> Judged:
-        """Judge the events that these records complete."""
-        return self._judge(self._decoder.feed(records, now_ms), now_ms)
+        """Judge the events that these records, all of one source, complete."""
+        decoder = self._beside.get(records[0].source, self._decoder) if records else self._decoder
+        return self._judge(decoder.feed(records, now_ms), now_ms=now_ms)
 
     def tick(self, now_ms: int) -> Judged:
         """Judge the events that are complete because nothing more came."""
-        return self._judge(self._decoder.tick(now_ms), now_ms)
+        return self._judge(*(decoder.tick(now_ms) for decoder in self._decoders()), now_ms=now_ms)
 
     def drain(self, now_ms: int) -> Judged:
         """Judge what is left at the end of the input."""
-        return self._judge(self._decoder.drain(), now_ms)
+        return self._judge(self._decoder.drain(), now_ms=now_ms)
+
+    def drain_beside(self, now_ms: int) -> Judged:
+        """Judge what is left of the further sources, which cannot be read again as the log can."""
+        return self._judge(*(decoder.drain() for decoder in self._beside.values()), now_ms=now_ms)
+
+    def _decoders(self) -> tuple[Decoder, ...]:
+        return (self._decoder, *self._beside.values())
 
     def judge_events(self, events: Iterable[Event], now_ms: int) -> Judged:
         """Judge events of a source that needs no decoding."""
         events = list(events)
         return Judged([alert for event in events for alert in self._judge_event(event, now_ms)], [], len(events))
 
-    def warm(self, records: Sequence[Record], decoder: Decoder) -> None:
-        """Learn the process tree from lines that were judged before; nothing is counted or matched again."""
+    def warm(self, records: Sequence[Record], decoder: Decoder) -> set[str | None]:
+        """Learn the process tree from lines that were judged before; nothing is counted or matched again.
+
+        Returns the nodes that recorded them.
+        """
+        nodes: set[str | None] = set()
         for decoded in (decoder.feed(records, 0), decoder.drain()):
             for event in decoded.events:
                 self._enricher.learn(event)
+                nodes.add(event.id.node)
+        return nodes
 
-    def _judge(self, decoded: Decoded, now_ms: int) -> Judged:
+    def _judge(self, *results: Decoded, now_ms: int) -> Judged:
         alerts: list[Alert] = []
-        closed = list(decoded.ignored)
-        for event in decoded.events:
+        closed = [position for decoded in results for position in decoded.ignored]
+        events = [event for decoded in results for event in decoded.events]
+        for event in events:
             closed.extend(record.position for record in event.records if record.position is not None)
             alerts.extend(self._judge_event(event, now_ms))
-        return Judged(alerts, closed, len(decoded.events))
+        return Judged(alerts, closed, len(events))
 
     def _judge_event(self, event: Event, now_ms: int) -> list[Alert]:
         event = self._enricher.enrich(event)

@@ -35,6 +35,9 @@ QUEUE_BATCHES = 64
 COMMIT_EVERY_S = 1.0
 QUIET_S = 0.02
 RETRY_FIRST_S, RETRY_LAST_S = 0.5, 30.0
+WORKED_S = 60.0
+"""A source that ran for so long before it failed did work."""
+
 STORE_RETRY_LAST_S = 5.0
 """Shorter than a third of WatchdogSec: systemd must hear that waiting for a disk is not being stuck."""
 TRIAGE_WAITING_LIMIT = 1_000
@@ -101,17 +104,24 @@ class Pipeline:
         self._deferred = False
         self._in_triage: set[str] = set()
         self._stopping = asyncio.Event()
-        self._source: LineSource | None = None
+        self._sources: set[LineSource] = set()
         self._discarding = False
 
     # --- collect ------------------------------------------------------------------------------------------------
 
-    async def follow(self, source: LineSource | None, reopen: Callable[[Checkpoint | None], LineSource]) -> None:
+    async def follow(
+        self,
+        source: LineSource | None,
+        reopen: Callable[[Checkpoint | None], LineSource],
+        *,
+        retry_last_s: float = RETRY_LAST_S,
+    ) -> None:
         """Read a line source on a thread of its own until `begin_stop`.
 
         Where it fails, or could not be opened to begin with (None), it is opened again at the lowest open line, with
-        backoff.
+        backoff up to `retry_last_s`. The same complaint is made once, until the source has worked for a while.
         """
+        said = ""
         loop = asyncio.get_running_loop()
 
         def emit(records: list[Record]) -> None:
@@ -122,16 +132,22 @@ class Pipeline:
             if source is None:
                 if await self._wait_unless_stopping(delay_s):
                     return
-                delay_s = min(delay_s * 2, RETRY_LAST_S)
+                delay_s = min(delay_s * 2, retry_last_s)
                 source = reopen(self._ledger.checkpoint())
-            self._source = source
+            self._sources.add(source)
+            began_s = self._clock.monotonic_s()
             try:
                 await asyncio.to_thread(source.run, emit)
             except SourceError as error:
                 self._counters.add("collect_source_errors_total")
-                log.error("%s; trying again in %.1f s", error, delay_s)
+                if self._clock.monotonic_s() - began_s >= WORKED_S:
+                    said, delay_s = "", RETRY_FIRST_S
+                if str(error) != said:
+                    log.error("%s; trying again, every %.0f s in the end", error, retry_last_s)
+                said = str(error)
             finally:
                 source.stop()  # where this task is cancelled, the thread must end, too
+                self._sources.discard(source)
             source = None
 
     async def _wait_unless_stopping(self, delay_s: float) -> bool:
@@ -158,8 +174,8 @@ class Pipeline:
     def begin_stop(self) -> None:
         """Stop reading. From now on a database that refuses is not waited for: what it lacks will be read again."""
         self._stopping.set()
-        if self._source is not None:
-            self._source.stop()
+        for source in self._sources:
+            source.stop()
 
     async def end_reading(self) -> None:
         """Say that no more will come; the sources have ended by now."""
@@ -173,6 +189,7 @@ class Pipeline:
             item = await self._next_item()
             now_ms = self._clock.now_ms()
             if isinstance(item, _Stop):
+                self._take(self.judge.drain_beside(now_ms))
                 await self._commit()
                 return
             if self._discarding:
@@ -201,10 +218,10 @@ class Pipeline:
             return None
 
     def _open_lines(self, records: list[Record], now_ms: int) -> None:
-        self._counters.add("collect_lines_total", len(records))
-        for record in records:
-            if record.position is not None:
-                self._ledger.open(record.position)
+        positions = [record.position for record in records if record.position is not None]
+        self._counters.add("collect_lines_total", len(positions))
+        for position in positions:
+            self._ledger.open(position)
         self._take(self.judge.feed(records, now_ms))
 
     def _take(self, judged: Judged) -> None:

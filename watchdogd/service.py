@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -16,9 +17,14 @@ import msgspec
 import systemd.daemon
 
 from watchdogd.collect.audit_log import AuditLogTail
+from watchdogd.collect.audit_netlink import SOURCE as NETLINK_SOURCE
+from watchdogd.collect.audit_netlink import AuditNetlink
+from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.config import load_config, rule_folders
 from watchdogd.decode.decoder import Decoder
+from watchdogd.decode.repeats import Repeats
+from watchdogd.decode.tables import name_type
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.identity import Identity, look_up_host_user
@@ -56,6 +62,8 @@ log = logging.getLogger("watchdogd.service")
 
 AUDIT_SOURCE = "audit_log"
 DRAIN_S = 10.0
+NETLINK_RETRY_LAST_S = 300.0
+STATUS_EVERY_S = 10.0
 BASELINE_LIMIT = 8_192
 
 
@@ -84,6 +92,7 @@ class Service:
         self._counters = Counters()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._node: str | None = None
 
     async def run(self) -> None:
         """Build, announce readiness, work until stopped, drain. Raises what makes a start impossible."""
@@ -104,12 +113,14 @@ class Service:
         sinks = build_sinks(config, self._clock)
         outbox = Outbox(store, self._counters, self._clock)
         deliverer = Deliverer(outbox, sinks, self._counters, self._clock, give_up_s=choose_give_up_s(config))
-        follow = await self._open_log(config, store, pipeline, ledger)
+        netlink = self._open_netlink(config)  # before the log: what comes between the two is in both
+        follows = [await self._open_log(config, store, pipeline, ledger), self._follow_netlink(netlink, pipeline)]
+        losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         if pipeline.triager is not None:
             await pipeline.resume_triage()
         async with asyncio.TaskGroup() as group:
             start = group.create_task
-            follower = start(follow, name="follow audit log") if follow else None
+            followers = [start(follow, name=f"follow {number}") for number, follow in enumerate(follows) if follow]
             judge = start(pipeline.run_judge(), name="judge")
             workers = [start(pipeline.run_triage(), name=f"triage {n}") for n in range(config.triage.max_in_flight)]
             workers.append(start(deliverer.run(pipeline.wake_deliverer), name="deliver"))
@@ -123,19 +134,21 @@ class Service:
                 metrics = HostMetrics(self._counters, self._clock)
                 interval_s = config.sources.host_metrics.interval_s
                 workers.append(start(pipeline.sample(metrics, interval_s), name="host metrics"))
+            workers.append(start(pipeline.sample(losses, STATUS_EVERY_S), name="kernel losses"))
             notify("READY=1", f"STATUS=watching with {len(rules.rules)} rules")
             log.info("ready: %d rules active, %d inactive", len(rules.rules), len(rules.inactive))
             await self._stop.wait()
             notify("STOPPING=1", "STATUS=draining")
             log.info("stopping: draining")
             pipeline.begin_stop()
-            if follower is not None:
+            for follower in followers:
                 await follower
             await pipeline.end_reading()
             await judge
             await self._drain(outbox, deliverer)
             for worker in workers:
                 worker.cancel()
+        losses.sample()
         await deliverer.close()
         if pipeline.triager is not None:
             await pipeline.triager.close()
@@ -163,14 +176,20 @@ class Service:
         enricher = Enricher(
             ProcessTree(proc), Identity(self._clock, look_up_host_user), baseline, OwnProcesses(instances)
         )
+        repeats = Repeats()
         judge = Judge(
-            Decoder(self._counters, live=True),
+            Decoder(self._counters, live=True, repeats=repeats, source=AUDIT_SOURCE),
             enricher,
             Engine(rules),
             score_evidence,
             self._counters,
             host=socket.gethostname(),
             late_after_ms=int(config.late_after_s * 1000),
+            beside={
+                NETLINK_SOURCE: Decoder(
+                    self._counters, live=True, repeats=repeats, source=NETLINK_SOURCE, from_kernel=True
+                )
+            },
         )
         ledger = OffsetLedger(AUDIT_SOURCE, config.sources.audit_log.path, await store.load_checkpoint(AUDIT_SOURCE))
         pipeline = Pipeline(
@@ -207,7 +226,7 @@ class Service:
         tail = reopen(ledger.checkpoint())
         try:
             point = await asyncio.to_thread(tail.resume_point)
-            await asyncio.to_thread(warm, pipeline.judge, tail)
+            self._node = choose_node(await asyncio.to_thread(warm, pipeline.judge, tail))
         except SourceError as error:
             log.error("%s", error)
             tail.close()
@@ -215,6 +234,27 @@ class Service:
         ledger.begin(point)
         await store.commit(Batch(checkpoint=point))
         return pipeline.follow(tail, reopen)
+
+    def _open_netlink(self, config: Config) -> AuditNetlink | None:
+        """Join the kernel's audit group now, if that is wanted and possible; `run` tries again and says why not."""
+        if not config.sources.audit_netlink.enabled:
+            return None
+        source = AuditNetlink(name_type, self._counters, self._clock)
+        with contextlib.suppress(SourceError):
+            source.open()
+        return source
+
+    def _follow_netlink(self, source: AuditNetlink | None, pipeline: Pipeline) -> Coroutine[None, None, None] | None:
+        if source is None:
+            return None
+        source.use_node(self._node)
+
+        def reopen(_: Checkpoint | None) -> AuditNetlink:
+            again = AuditNetlink(name_type, self._counters, self._clock)
+            again.use_node(self._node)
+            return again
+
+        return pipeline.follow(source, reopen, retry_last_s=NETLINK_RETRY_LAST_S)
 
     # --- while it runs ------------------------------------------------------------------------------------------
 
@@ -266,11 +306,27 @@ class Service:
             notify("READY=1", f"STATUS=watching with {len(rules.rules)} rules")
 
 
-def warm(judge: Judge, tail: AuditLogTail) -> None:
-    """Rebuild the process tree from the lines before the resume point, which were judged in an earlier run."""
+def warm(judge: Judge, tail: AuditLogTail) -> set[str | None]:
+    """Rebuild the process tree from the lines before the resume point, which were judged in an earlier run.
+
+    Returns the nodes that recorded them.
+    """
     decoder = Decoder(Counters(), live=False)
+    nodes: set[str | None] = set()
     for records in tail.history():
-        judge.warm(records, decoder)
+        nodes |= judge.warm(records, decoder)
+    return nodes
+
+
+def choose_node(nodes: set[str | None]) -> str | None:
+    """The node's name that auditd writes for this host, None where it writes none.
+
+    A log that holds other hosts' events, too, has ours under the host's own name, or cannot tell.
+    """
+    host = socket.gethostname()
+    if host in nodes:
+        return host
+    return next(iter(nodes)) if len(nodes) == 1 else None
 
 
 async def retire(triager: Triager, after_s: float) -> None:

@@ -60,7 +60,8 @@ def prepare(tmp_path: Path, url: str) -> Path:
     (tmp_path / "audit.log").touch()
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"sources:\n  audit_log:\n    path: {tmp_path}/audit.log\n  host_metrics:\n    enabled: false\n"
+        f"sources:\n  audit_log:\n    path: {tmp_path}/audit.log\n  audit_netlink:\n    enabled: false\n"
+        f"  host_metrics:\n    enabled: false\n"
         f"rules:\n  folders: [rules]\ntriage:\n  enabled: false\njournald:\n  enabled: false\n"
         f"store:\n  path: {tmp_path}/state/watchdogd.db\nwebhooks:\n  - name: receiver\n    url: {url}\n"
     )

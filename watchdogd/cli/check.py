@@ -161,6 +161,7 @@ def _list_rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "  inactive", f"{rule.title} ({rule.path}): {reason}"
     sources = config.sources
     yield "audit log", sources.audit_log.path if sources.audit_log.enabled else "off"
+    yield "audit netlink", "beside the log" if sources.audit_netlink.enabled else "off"
     metrics = sources.host_metrics
     yield "host metrics", f"every {metrics.interval_s:g} s" if metrics.enabled else "off"
     yield from _list_triage(config)

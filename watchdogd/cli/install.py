@@ -26,6 +26,8 @@ HELP = "put unit, configuration, rules and catalog in place (root)"
 CONFIG_PATH: Final = Path("/etc/watchdogd/config.yaml")
 RULES_PATH: Final = Path("/etc/watchdogd/rules")
 UNIT_PATH: Final = Path("/etc/systemd/system/watchdogd.service")
+STATUS_SERVICE_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.service")
+STATUS_TIMER_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.timer")
 CATALOG_PATH: Final = Path("/usr/lib/systemd/catalog/watchdogd.catalog")
 SYSUSERS_PATH: Final = Path("/usr/lib/sysusers.d/watchdogd.conf")
 TMPFILES_PATH: Final = Path("/usr/lib/tmpfiles.d/watchdogd.conf")
@@ -109,6 +111,8 @@ def list_files(program: Sequence[str], *, audit_rules: bool) -> list[Placed]:
     unit = unit.replace("@PROGRAM@", command).replace("@CONFIG@", str(CONFIG_PATH))
     files = [
         Placed(UNIT_PATH, unit.encode()),
+        Placed(STATUS_SERVICE_PATH, (units / STATUS_SERVICE_PATH.name).read_bytes()),
+        Placed(STATUS_TIMER_PATH, (units / STATUS_TIMER_PATH.name).read_bytes()),
         Placed(CATALOG_PATH, (units / "watchdogd.catalog").read_bytes()),
         Placed(SYSUSERS_PATH, (units / "watchdogd.sysusers").read_bytes()),
         Placed(TMPFILES_PATH, (units / "watchdogd.tmpfiles").read_bytes()),

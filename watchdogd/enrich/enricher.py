@@ -40,7 +40,7 @@ class Enricher:
             return event
         process, lineage, is_exec = self._place(event, event.process)
         own = self._own.owns(process, lineage, event.id.time_ms)
-        if is_exec and not own:
+        if is_exec and not own and not event.seen_before:
             rarity = self._baseline.observe(process, lineage, event.id.time_ms)
         else:
             rarity = self._baseline.look_up(process, lineage)
