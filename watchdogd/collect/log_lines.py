@@ -58,8 +58,11 @@ class LineCutter:
             self._skipped += end
             lines.append(self._end_line(self.held, newline=1))
             data = data[end + 1 :]
-        *complete, rest = (self.held + data).split(b"\n")
+        data = self.held + data
+        *complete, rest = data.split(b"\n")
         self.held = b""
+        if b"\r" not in data and max(map(len, complete), default=0) <= self._max_line_bytes:
+            return lines + self._take(complete, rest)
         for line in complete:
             if len(line) > self._max_line_bytes:
                 self._skipped = len(line) - self._max_line_bytes
@@ -83,6 +86,14 @@ class LineCutter:
         line = Line(self.offset, self.offset + len(self.held), self.held)
         self.offset, self.held = line.end, b""
         return [line]
+
+    def _take(self, complete: list[bytes], rest: bytes) -> list[Line]:
+        """Lines of a chunk in which all is as usual."""
+        start = self.offset
+        lines = [Line(start, (start := start + len(text) + 1), text) for text in complete]
+        self.offset = start
+        self._hold(rest)
+        return [line for line in lines if line.data] if b"" in complete else lines
 
     def _hold(self, rest: bytes) -> None:
         self.held = rest[: self._max_line_bytes]

@@ -5,6 +5,7 @@ Numbers are written by name as `ausearch -i` writes them; what has no name, poin
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
@@ -41,12 +42,21 @@ def interpret_argument(name: str, raw: str, values: Values) -> str:
     value = parse_hex(raw)
     if value is None:
         return raw
-    arch = values.get("arch")
-    call = tables.name_syscall(arch, values.get("syscall"))
-    meaning = _MEANINGS.get(call or "", {}).get(name)
-    if meaning is None or (call == "mmap" and tables.ARCHITECTURES.get(arch or "") in _OLD_MMAP):
-        return f"0x{raw}"
-    return meaning(value, values)
+    meaning = _find_meanings(values.get("arch"), values.get("syscall")).get(name)
+    return f"0x{raw}" if meaning is None else meaning(value, values)
+
+
+def mode_waits_for_flags(values: Values) -> bool:
+    """True for the syscalls whose mode means something only if their flags, another argument, say so."""
+    return tables.name_syscall(values.get("arch"), values.get("syscall")) in _OPENING_CALLS
+
+
+@functools.lru_cache(maxsize=256)
+def _find_meanings(arch: str | None, number: str | None) -> Mapping[str, Meaning]:
+    call = tables.name_syscall(arch, number) or ""
+    if call == "mmap" and tables.ARCHITECTURES.get(arch or "") in _OLD_MMAP:
+        return {}
+    return _MEANINGS.get(call, {})
 
 
 def name_mode(value: int, kind: str = "") -> str:
@@ -187,3 +197,4 @@ _ROWS: Final[tuple[tuple[str, Mapping[str, Meaning]], ...]] = (
     ("fchownat", {**_IN_FOLDER, "a2": _id, "a3": _id}),
 )
 _MEANINGS: Final = {call: meanings for calls, meanings in _ROWS for call in calls.split()}
+_OPENING_CALLS: Final = frozenset({"open", "openat", "mq_open"})

@@ -165,6 +165,8 @@ def interpret_value(  # noqa: PLR0911 - one for each kind of field
     kind: str, name: str, raw: str, values: Mapping[str, str], enriched: Mapping[str, str]
 ) -> str:
     """Interpreted value of one field; `values` are the record's other raw values, `enriched` what follows 0x1d."""
+    if kind == "SYSCALL" and name in ARGUMENTS:
+        return interpret_argument(name, raw, values)
     if name in _IDS:
         known = enriched.get(name.upper())
         return known if known is not None else _interpret_id(raw)
@@ -177,8 +179,6 @@ def interpret_value(  # noqa: PLR0911 - one for each kind of field
         return _interpret_capabilities(raw)
     if name == "syscall":
         return tables.name_syscall(values.get("arch"), raw) or raw
-    if kind == "SYSCALL" and name in ARGUMENTS:
-        return interpret_argument(name, raw, values)
     return decode_string(raw) if raw.startswith('"') else raw
 
 

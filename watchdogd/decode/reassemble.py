@@ -14,13 +14,16 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import deque
+from collections.abc import Sequence  # noqa: TC003 - msgspec reads annotations at run time
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from watchdogd.decode import tables
 from watchdogd.decode.record import AuditLine, match_plain_header, parse_header, split_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from watchdogd.entities import Record
 
@@ -50,43 +53,25 @@ _FARTHEST_GAP: Final = 2**20
 """A jump beyond this is another boot or another host's log, not loss."""
 
 
-class OpenEvent:
+class OpenEvent(msgspec.Struct, gc=False, eq=False):
     """Records of one event so far."""
 
-    __slots__ = (
-        "alone",
-        "broken",
-        "closing",
-        "counted",
-        "duplicates",
-        "first_ms",
-        "key",
-        "last_ms",
-        "late",
-        "number",
-        "records",
-        "scanned",
-        "serial",
-        "size",
-        "time_ms",
-    )
-
-    def __init__(self, key: Key, number: int, now_ms: int, *, late: bool) -> None:
-        self.key = key
-        self.number = number
-        self.time_ms, self.serial = split_stamp(key if isinstance(key, bytes) else key[1])
-        self.first_ms = now_ms
-        self.last_ms = now_ms
-        self.records: list[AuditLine] = []
-        self.duplicates: Sequence[AuditLine] = ()
-        self.late = late
-        self.broken = False
-        self.size = 0
-        self.counted = 0
-        """How much of `size` its reassembler knows of."""
-        self.closing = False
-        self.alone = False
-        self.scanned = 0
+    key: Key
+    number: int
+    time_ms: int
+    serial: int
+    first_ms: int
+    last_ms: int
+    late: bool
+    broken: bool = False
+    records: list[AuditLine] = []
+    duplicates: Sequence[AuditLine] = ()
+    size: int = 0
+    counted: int = 0
+    """How much of `size` its reassembler knows of."""
+    closing: bool = False
+    alone: bool = False
+    scanned: int = 0
 
     @property
     def node(self) -> str | None:
@@ -191,8 +176,10 @@ class Reassembler:
                 self._shed()
 
     def _start(self, key: Key, now_ms: int) -> OpenEvent:
-        event = OpenEvent(key, self._opened, now_ms, late=key in self._left)
-        event.broken = event.time_ms <= self._hole_ms
+        time_ms, serial = split_stamp(key if isinstance(key, bytes) else key[1])
+        event = OpenEvent(
+            key, self._opened, time_ms, serial, now_ms, now_ms, key in self._left, time_ms <= self._hole_ms
+        )
         self._opened += 1
         queue = self._queue
         while queue and event.number - queue[0].number > WINDOW_EVENTS:

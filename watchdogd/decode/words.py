@@ -11,15 +11,15 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode.arguments import NAMES as ARGUMENTS
-from watchdogd.decode.arguments import interpret_argument
+from watchdogd.decode.arguments import interpret_argument, mode_waits_for_flags
 from watchdogd.decode.interpret import interpret_value, is_several_keys, read_enriched
 
 if TYPE_CHECKING:
     from watchdogd.entities import FieldTriple
 
-_CONTEXTS: Final = 128
+_CONTEXTS: Final = 64
 _WORDS: Final = 1024
-_WORD_CHARS: Final = 256
+_WORD_CHARS: Final = 128
 _CONTEXT_CHARS: Final = 512
 _CALL: Final = re.compile(r"(arch=[0-9a-f]{1,8}) (syscall=[0-9]{1,6}) ")
 
@@ -32,6 +32,7 @@ class _Words(dict[str, "FieldTriple"]):
         self._kind = kind
         self._enriched = read_enriched(enriched)
         self._values = dict(word.split("=") for word in call)
+        self.mode_waits = mode_waits_for_flags(self._values)
 
     def __missing__(self, word: str) -> FieldTriple:
         """Interpret a new word. Raises LookupError where it is no field by itself: half a quoted text, several keys."""
@@ -65,7 +66,7 @@ def look_up_fields(kind: str, text: str, enriched: str) -> tuple[FieldTriple, ..
         triples = tuple(map(words.__getitem__, text.split(" ")))
     except LookupError:
         return None
-    if call and any("O_CREAT" in interpreted for _, _, interpreted in triples[4:9]):
+    if words.mode_waits and any("O_CREAT" in interpreted for _, _, interpreted in triples[4:9]):
         return _complete(triples)
     return triples
 
