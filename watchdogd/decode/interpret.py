@@ -156,6 +156,15 @@ def is_several_keys(name: str, raw: str) -> bool:
     return name == "key" and "01" in raw and _HEX.fullmatch(raw.rstrip('"')) is not None
 
 
+def split_body(body: bytes) -> tuple[str, str]:
+    r"""Body as text, and what auditd resolved on its host: `UID="root"` after byte 0x1d (log_format = ENRICHED).
+
+    Bytes that are not UTF-8 are written `\xNN`.
+    """
+    text, _, enriched = body.rstrip(b"\r\n").decode("utf-8", "backslashreplace").partition("\x1d")
+    return text.rstrip("\r\n"), enriched
+
+
 def read_enriched(text: str) -> dict[str, str]:
     """What auditd resolved on the recording host, by upper-case name, without quotes; `text` follows byte 0x1d."""
     return {name: value.strip('"') for name, value in _ENRICHED.findall(text)}

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from watchdogd.decode import tables
-from watchdogd.decode.interpret import interpret_fields, read_enriched
+from watchdogd.decode.interpret import interpret_fields, read_enriched, split_body
 from watchdogd.decode.words import look_up_fields
 from watchdogd.entities import FieldTriple, Position, Record  # noqa: TC001 - msgspec reads annotations at run time
 
@@ -110,9 +110,10 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     def fields(self) -> tuple[FieldTriple, ...]:
         """Every field in order with its interpreted value; repeated names stay."""
         if self.fields_cache is None:
-            text, enriched = self._split()
-            found = look_up_fields(self.type, text, enriched) if self.type in _PLAIN_BODIES else None
-            self.fields_cache = found or interpret_fields(self.type, self.pairs, read_enriched(enriched))
+            found = None
+            if self.type in _PLAIN_BODIES:
+                found = look_up_fields(self.type, self.record.data[self.body_at :])
+            self.fields_cache = found or interpret_fields(self.type, self.pairs, self.enriched)
         return self.fields_cache
 
     def get(self, name: str) -> str | None:
@@ -120,9 +121,7 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
         return self.values.get(name)
 
     def _split(self) -> tuple[str, str]:
-        """Body, and what auditd resolved on its host: `UID="root"` after byte 0x1d (log_format = ENRICHED)."""
-        text, _, enriched = escape_bytes(self.record.data[self.body_at :].rstrip(b"\r\n")).partition("\x1d")
-        return text.rstrip("\r\n"), enriched
+        return split_body(self.record.data[self.body_at :])
 
 
 def escape_bytes(data: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode.arguments import NAMES as ARGUMENTS
 from watchdogd.decode.arguments import interpret_argument, mode_waits_for_flags
-from watchdogd.decode.interpret import interpret_value, is_several_keys, read_enriched
+from watchdogd.decode.interpret import interpret_value, is_several_keys, read_enriched, split_body
 
 if TYPE_CHECKING:
     from watchdogd.entities import FieldTriple
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _CONTEXTS: Final = 64
 _WORDS: Final = 1024
 _WORD_CHARS: Final = 128
-_CONTEXT_CHARS: Final = 512
+_BODIES: Final = 1024
+_BODY_BYTES: Final = 512
+_SUBJECT: Final = b" auid="
 _CALL: Final = re.compile(r"(arch=[0-9a-f]{1,8}) (syscall=[0-9]{1,6}) ")
 
 
@@ -48,20 +50,27 @@ class _Words(dict[str, "FieldTriple"]):
         return triple
 
 
-def look_up_fields(kind: str, text: str, enriched: str) -> tuple[FieldTriple, ...] | None:
+def look_up_fields(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
     """As `interpret_fields`, for a body of fields with one space between them; None for any other body.
 
-    `enriched` is what follows byte 0x1d, as it stands there.
+    Whole bodies come again, too: folders, titles, files. Of a SYSCALL record it is what stands behind the pids.
     """
-    call: tuple[str, ...] = ()
-    if kind == "SYSCALL":
-        found = _CALL.match(text)
-        if found is None:
-            return None
-        call = found.groups()
-    if len(enriched) > _CONTEXT_CHARS:
+    if kind != "SYSCALL":
+        return _look_up(kind, body) if len(body) <= _BODY_BYTES else _read(kind, body)
+    at = body.find(_SUBJECT)
+    subject = body[at + 1 :]
+    if at < 0 or len(subject) > _BODY_BYTES:
         return None
-    words = _find_words(kind, call, enriched)
+    rest = _look_up(kind, subject)
+    start = _read_call(body[:at].decode("utf-8", "backslashreplace"))
+    return None if start is None or rest is None else start + rest
+
+
+def _read_call(text: str) -> tuple[FieldTriple, ...] | None:
+    found = _CALL.match(text)
+    if found is None:
+        return None
+    words = _find_words("SYSCALL", found.groups(), "")
     try:
         triples = tuple(map(words.__getitem__, text.split(" ")))
     except LookupError:
@@ -69,6 +78,21 @@ def look_up_fields(kind: str, text: str, enriched: str) -> tuple[FieldTriple, ..
     if words.mode_waits and any("O_CREAT" in interpreted for _, _, interpreted in triples[4:9]):
         return _complete(triples)
     return triples
+
+
+def _read(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
+    text, enriched = split_body(body)
+    if len(enriched) > _BODY_BYTES:
+        return None
+    try:
+        return tuple(map(_find_words(kind, (), enriched).__getitem__, text.split(" ")))
+    except LookupError:
+        return None
+
+
+@functools.lru_cache(maxsize=_BODIES)
+def _look_up(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
+    return _read(kind, body)
 
 
 def _complete(triples: tuple[FieldTriple, ...]) -> tuple[FieldTriple, ...]:
