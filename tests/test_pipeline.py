@@ -303,7 +303,7 @@ async def test_stop_while_the_database_refuses_leaves_everything_to_be_read_agai
         refused = asyncio.Event()
 
         async def watch() -> None:
-            await wait_counter(bench, "judge_alerts_total", 2)
+            await wait_counter(bench, "judge_alerts_total")
             await wait_counter(bench, "store_retries_total", 2)
             refused.set()
 
