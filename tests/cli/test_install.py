@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from watchdogd.cli.install import UNIT_PATH, find_obstacles, find_program, list_files
+from watchdogd.cli.install import (
+    STATUS_SERVICE_PATH,
+    STATUS_TIMER_PATH,
+    UNIT_PATH,
+    find_obstacles,
+    find_program,
+    list_files,
+)
 from watchdogd.cli.main import main
 from watchdogd.cli.placement import RECORD_PATH, Placed, Placement
 from watchdogd.errors import WatchdogdError
@@ -189,15 +196,18 @@ def test_without_root_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "needs root" in capsys.readouterr().err
 
 
-def test_the_unit_is_what_systemd_understands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [UNIT_PATH, STATUS_SERVICE_PATH, STATUS_TIMER_PATH], ids=lambda path: path.name)
+def test_the_unit_is_what_systemd_understands(tmp_path: Path, path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze (apt-get install systemd)")
     main(["install", "--root", str(tmp_path)])
-    unit = below(tmp_path, UNIT_PATH)
+    unit = below(tmp_path, path)
     verify = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False, timeout=60
     )
     assert (verify.returncode, verify.stderr) == (0, "")
+    if path.suffix == ".timer":
+        return
     exposure = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(unit)],
         capture_output=True,

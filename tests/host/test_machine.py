@@ -124,6 +124,44 @@ def run_readme(machine: Machine) -> None:
             assert "watchdogd" in done.stdout, command
 
 
+FAKE_AUDITCTL = """#!/bin/sh
+echo "enabled 1
+failure 1
+pid 42
+rate_limit 0
+backlog_limit 8192
+lost $(cat /etc/lost)
+backlog 0"
+"""
+
+
+def test_the_kernels_losses_are_written_by_root_and_read_by_the_daemon(boot_machine: BootMachine) -> None:
+    """All but the kernel: a container has no audit, so the timer's conditions are lifted and auditctl is a script."""
+    machine = boot_machine()
+    machine.run(PROGRAM, "install")
+    assert machine.show("watchdogd", "Wants").split().count("watchdogd-audit-status.timer") == 1
+    machine.write("/usr/sbin/auditctl", FAKE_AUDITCTL)
+    machine.run("chmod", "0755", "/usr/sbin/auditctl")
+    machine.write("/etc/lost", "5")
+    timer = "[Timer]\nOnUnitActiveSec=\nOnActiveSec=0\nOnUnitActiveSec=4\nAccuracySec=1ms\n"
+    drop_in = f"[Unit]\nConditionVirtualization=\n{timer}"
+    machine.write("/etc/systemd/system/watchdogd-audit-status.timer.d/test.conf", drop_in)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "watchdogd")
+    said = "journalctl --no-pager -q -u watchdogd"
+    machine.run("sh", "-c", "for i in $(seq 100); do test -e /run/watchdogd-audit/status && break; sleep 0.1; done")
+    assert machine.run("stat", "-c", "%U:%G %a", "/run/watchdogd-audit", "/run/watchdogd-audit/status").stdout.split(
+        "\n"
+    )[:2] == ["root:watchdogd 750", "root:watchdogd 640"]
+    time.sleep(11)  # the daemon looks every ten seconds
+    machine.write("/etc/lost", "47")
+    machine.run("sh", "-c", f"for i in $(seq 200); do {said} | grep -q 'kernel lost 42' && break; sleep 0.1; done")
+    assert "the kernel lost 42 audit records" in machine.run(*said.split()).stdout
+    assert machine.run("journalctl", "--no-pager", "-q", "-u", "watchdogd-audit-status.service").stdout == ""
+    machine.run("systemctl", "stop", "watchdogd")
+    assert machine.show("watchdogd-audit-status.timer", "ActiveState") == "inactive"
+
+
 def test_installed_enabled_and_alerting(auditd: Auditd, boot_machine: BootMachine, receiver: Receiver) -> None:
     auditd.add_rule(EXEC_RULE)
     auditd.add_rule(SHADOW_RULE)
