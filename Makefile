@@ -1,9 +1,10 @@
 # `make demo` and `make test` are all that a newcomer needs; each sets up what it lacks, once.
 VENV ?= .venv
+SECONDS ?= 300
 export WATCHDOGD_VENV := $(VENV)
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e bench lock clean
+.PHONY: help demo test lint unit e2e bench fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t12
@@ -28,6 +29,14 @@ unit:
 e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; refuses on a real host)
 	@tools/setup.sh dev
 	$(PY) -m pytest -m host
+
+bench: ## CPU and memory beside laurel, ausearch and auparse (they need: apt-get install laurel auditd python3-audit)
+	@tools/setup.sh dev
+	@$(PY) -m benchmarks.main
+
+fuzz: ## coverage-guided fuzzing of the decoder for SECONDS (default 300), then the cost of nasty lines
+	@tools/setup.sh dev
+	@tools/fuzz.sh $(SECONDS)
 
 lock: ## resolve requirements/*.txt anew
 	tools/lock.sh

@@ -37,8 +37,14 @@ class _Words(dict[str, "FieldTriple"]):
         self.mode_waits = mode_waits_for_flags(self._values)
 
     def __missing__(self, word: str) -> FieldTriple:
-        """Interpret a new word. Raises LookupError where it is no field by itself: half a quoted text, several keys."""
+        """Interpret a new word.
+
+        Raises LookupError where it is no field by itself: half a quoted text, several keys, what needs a syscall to
+        be understood.
+        """
         name, sign, raw = word.partition("=")
+        if not self._values and (name == "syscall" or (self._kind == "SYSCALL" and name in ARGUMENTS)):
+            raise LookupError(word)
         closed = raw[:1] != '"' or raw.find('"', 1) == len(raw) - 1
         if not sign or not name or not closed or is_several_keys(name, raw):
             raise LookupError(word)
@@ -59,7 +65,7 @@ def look_up_fields(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
         return _look_up(kind, body) if len(body) <= _BODY_BYTES else _read(kind, body)
     at = body.find(_SUBJECT)
     subject = body[at + 1 :]
-    if at < 0 or len(subject) > _BODY_BYTES:
+    if at < 0 or len(subject) > _BODY_BYTES or b"\x1d" in body[:at]:
         return None
     rest = _look_up(kind, subject)
     start = _read_call(body[:at].decode("utf-8", "backslashreplace"))
@@ -75,7 +81,7 @@ def _read_call(text: str) -> tuple[FieldTriple, ...] | None:
         triples = tuple(map(words.__getitem__, text.split(" ")))
     except LookupError:
         return None
-    if words.mode_waits and any("O_CREAT" in interpreted for _, _, interpreted in triples[4:9]):
+    if words.mode_waits and any("O_CREAT" in interpreted for _, _, interpreted in triples[2:9]):
         return _complete(triples)
     return triples
 
@@ -97,7 +103,7 @@ def _look_up(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
 
 def _complete(triples: tuple[FieldTriple, ...]) -> tuple[FieldTriple, ...]:
     """Interpret the arguments anew: what the mode of an open means depends on its flags."""
-    values = {name: raw for name, raw, _ in triples}
+    values = {name: raw for name, raw, _ in reversed(triples)}
     return tuple(
         [
             (name, raw, interpret_argument(name, raw, values)) if name in ARGUMENTS else (name, raw, interpreted)

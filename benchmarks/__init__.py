@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Nothing here is a test; the machine decides how long things take."""
