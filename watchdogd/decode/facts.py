@@ -5,6 +5,7 @@ A record that is written in any other way goes through the general parser; both 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 _SYSCALL: Final = re.compile(
     rb"arch=([0-9a-f]++) syscall=([0-9]++) (?:per=[^ ]++ )?+(?:success=([a-z]++) exit=(-?+[0-9]++) )?+"
     rb"a0=([0-9a-f]++) a1=([0-9a-f]++) a2=([0-9a-f]++) a3=([0-9a-f]++) items=([0-9]{1,9}+) "
-    rb"ppid=([0-9]{1,10}+) pid=([0-9]{1,10}+) auid=([0-9]{1,10}+) uid=([0-9]{1,10}+) gid=[0-9]++ euid=[0-9]++ "
+    rb"ppid=([0-9]{1,10}+) pid=([0-9]{1,10}+) (?=auid=)"
+)
+_SUBJECT: Final = re.compile(
+    rb"auid=([0-9]{1,10}+) uid=([0-9]{1,10}+) gid=[0-9]++ euid=[0-9]++ "
     rb"suid=[0-9]++ fsuid=[0-9]++ egid=[0-9]++ sgid=[0-9]++ fsgid=[0-9]++ tty=([^ \r\n\x1d]++) ses=([0-9]++) "
     rb'comm=("[^"\x1d]*+"|[0-9A-F]++|\(null\)) exe=("[^"\x1d]*+"|[0-9A-F]++|\(null\))(?= |\r|\n|\x1d|$)'
 )
@@ -30,6 +34,8 @@ _PATH: Final = re.compile(
 )
 _ENRICHED: Final = re.compile(rb'\x1d(?:ARCH=[^ ]++ SYSCALL=[^ ]++ )?+AUID="([^"]*+)" UID="([^"]*+)"')
 _UNSET: Final = b"4294967295"
+_RECALLED: Final = 1024
+_RECALLED_BYTES: Final = 512
 _OUTCOMES: Final = {"yes": "success", "no": "failure"}
 _OUTCOMES_RAW: Final = {b"yes": "success", b"no": "failure"}
 
@@ -58,19 +64,30 @@ class PathFacts(msgspec.Struct, frozen=True, gc=False):
     """`nametype` (NORMAL, PARENT, CREATE, DELETE, UNKNOWN), None where the kernel is too old to say."""
 
 
+class _Subject(msgspec.Struct, frozen=True, gc=False):
+    """What stands behind the pids of a SYSCALL record; the same again in every call of a program."""
+
+    uid: int
+    user: str | None
+    auid: int | None
+    login: str | None
+    session: str | None
+    tty: str | None
+    comm: str | None
+    exe: str | None
+
+
 def read_syscall(line: AuditLine) -> SyscallFacts:
     """Facts of a SYSCALL or URINGOP record."""
     data = line.record.data
     found = _SYSCALL.match(data, line.body_at)
     if found is None:
         return _read_syscall_fields(line)
-    arch, number, success, code, a0, a1, a2, a3, items, ppid, pid, auid, uid, tty, ses, comm, exe = found.groups()
-    login = user = None
-    if data.find(b"\x1d", found.end()) >= 0:
-        names = _ENRICHED.search(data, found.end())
-        if names is None:
-            return _read_syscall_fields(line)
-        login, user = _text(names[1]), _text(names[2])
+    rest = data[found.end() :]
+    subject = _recall_subject(rest) if len(rest) <= _RECALLED_BYTES else _read_subject(rest)
+    if subject is None:
+        return _read_syscall_fields(line)
+    arch, number, success, code, a0, a1, a2, a3, items, ppid, pid = found.groups()
     text = number.decode()
     return SyscallFacts(
         tables.name_syscall(arch.decode(), text) or f"syscall({text})",
@@ -81,26 +98,61 @@ def read_syscall(line: AuditLine) -> SyscallFacts:
         Actor(
             int(pid),
             int(ppid),
-            int(uid),
-            user,
-            int(auid) if auid != _UNSET else None,
-            login if auid != _UNSET else None,
-            ses.decode() if ses != _UNSET else None,
-            None if tty == b"(none)" else _text(tty),
-            _string(comm),
-            _string(exe),
+            subject.uid,
+            subject.user,
+            subject.auid,
+            subject.login,
+            subject.session,
+            subject.tty,
+            subject.comm,
+            subject.exe,
         ),
     )
 
 
 def read_path(line: AuditLine) -> PathFacts:
     """Facts of a PATH record."""
-    found = _PATH.match(line.record.data, line.body_at)
+    body = line.record.data[line.body_at :]
+    facts = _recall_path(body) if len(body) <= _RECALLED_BYTES else _read_path(body)
+    if facts is not None:
+        return facts
+    get = line.values.get
+    return PathFacts(present(get("name")), get("inode"), get("nametype") or get("objtype"))
+
+
+def _read_path(body: bytes) -> PathFacts | None:
+    found = _PATH.match(body)
     if found is None:
-        get = line.values.get
-        return PathFacts(present(get("name")), get("inode"), get("nametype") or get("objtype"))
+        return None
     name, inode, kind = found.groups()
     return PathFacts(_string(name), inode.decode() if inode is not None else None, kind.decode())
+
+
+def _read_subject(rest: bytes) -> _Subject | None:
+    found = _SUBJECT.match(rest)
+    if found is None:
+        return None
+    auid, uid, tty, ses, comm, exe = found.groups()
+    login = user = None
+    if rest.find(b"\x1d", found.end()) >= 0:
+        names = _ENRICHED.search(rest, found.end())
+        if names is None:
+            return None
+        login, user = _text(names[1]), _text(names[2])
+    return _Subject(
+        int(uid),
+        user,
+        int(auid) if auid != _UNSET else None,
+        login if auid != _UNSET else None,
+        ses.decode() if ses != _UNSET else None,
+        None if tty == b"(none)" else _text(tty),
+        _string(comm),
+        _string(exe),
+    )
+
+
+_recall_path: Final = functools.lru_cache(maxsize=_RECALLED)(_read_path)
+_recall_subject: Final = functools.lru_cache(maxsize=_RECALLED)(_read_subject)
 
 
 def _read_syscall_fields(line: AuditLine) -> SyscallFacts:

@@ -106,12 +106,11 @@ class RecordSubject(_Texts):
     sought in the line as written, and in values that the line holds in hex (a PROCTITLE's command line).
     """
 
-    __slots__ = ("_fields", "_record", "folded_type", "type")
+    __slots__ = ("_record", "folded_type", "type")
 
     def __init__(self, record: AuditRecord) -> None:
         super().__init__()
         self._record = record
-        self._fields: dict[str, tuple[str, ...]] | None = None
         self.type = record.type
         self.folded_type = self.type.casefold()
         self._folded["type"] = (self.folded_type,)
@@ -120,9 +119,13 @@ class RecordSubject(_Texts):
         """Every value of a field, raw before interpreted."""
         if field == "type":
             return (self.type,)
-        if self._fields is None:
-            self._fields = _gather_fields(self._record)
-        return self._fields.get(field, ())
+        found: tuple[str, ...] = ()
+        for name, raw, interpreted in self._record.fields:
+            if name == field:
+                found += (raw,) if raw == interpreted else (raw, interpreted)
+        if found or not field.isupper():
+            return found
+        return tuple([interpreted for name, _, interpreted in self._record.fields if name.upper() == field])
 
     def find_lines(self) -> Iterable[str]:
         """Return the line, then what it holds in another form."""
@@ -130,19 +133,6 @@ class RecordSubject(_Texts):
         for _, raw, interpreted in self._record.fields:
             if len(raw) > len(interpreted) and not raw.startswith('"'):
                 yield interpreted
-
-
-def _gather_fields(record: AuditRecord) -> dict[str, tuple[str, ...]]:
-    fields: dict[str, tuple[str, ...]] = {}
-    enriched: dict[str, tuple[str, ...]] = {}
-    for name, raw, interpreted in record.fields:
-        both = (raw,) if raw == interpreted else (raw, interpreted)
-        earlier = fields.get(name)
-        fields[name] = both if earlier is None else (*earlier, *both)
-        upper = name.upper()
-        if upper != name:
-            enriched[upper] = (*enriched.get(upper, ()), interpreted)
-    return enriched | fields
 
 
 def show_value(value: FieldValue) -> str:
