@@ -92,6 +92,28 @@ def test_any_interleaving_and_any_batches_give_the_same_events(chance: random.Ra
     assert [counters.get(f"decode_{name}_total") for name in ("late_records", "incomplete_events")] == [0, 0]
 
 
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=False), st.integers(1, 40), st.lists(st.integers(0, 19), min_size=1, max_size=20))
+def test_live_any_interleaving_and_any_pauses_give_the_same_events(
+    chance: random.Random, count: int, pauses_ms: list[int]
+) -> None:
+    """Within AGE_MS, and without a pause once an event looks complete: then time takes nothing apart."""
+    groups = [make_event(serial, paths=serial % 4) for serial in range(1, count + 1)]
+    straight = [line for group in groups for line in group]
+    mixed = make_records(straight)
+    chance.shuffle(mixed)
+    decoder = Decoder(Counters(), live=True)
+    events: list[Event] = []
+    now_ms, closed = 0, False
+    for number, record in enumerate(mixed):
+        closed = closed or record.data.startswith(b"type=PROCTITLE")
+        now_ms += 0 if closed else min(pauses_ms[number % len(pauses_ms)], AGE_MS - 1 - now_ms)
+        events += decoder.feed([record], now_ms).events
+        events += decoder.tick(now_ms).events
+    events += decoder.drain().events
+    assert shape_sorted(events) == shape_sorted(decode_lines(straight))
+
+
 @given(st.integers(1, 500))
 def test_batches_do_not_matter_beyond_the_window(batch: int) -> None:
     lines = [line for serial in range(1, 400) for line in make_event(serial)]
