@@ -76,6 +76,7 @@ def test_the_usual_records_go_the_quick_way() -> None:
         b"cwd=",
         b'arch=c000003e syscall=2 a0=1\x1dUID="x" auid=5 uid=0',
         b"arch=c000003e syscall=2 auid=1 a1=41 a2=1a4",
+        b'arch=c000003e syscall=2 uid=0 auid=1\x1dUID="root"',
         b"auid=0 arch=c000003e syscall=2 a1=41 a2=1a4",
     ],
 )

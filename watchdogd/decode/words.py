@@ -22,6 +22,9 @@ _WORDS: Final = 1024
 _WORD_CHARS: Final = 128
 _BODIES: Final = 1024
 _BODY_BYTES: Final = 512
+_CALL_NAMES: Final = frozenset({"arch", "syscall", "per", "success", "exit", *ARGUMENTS, "items", "ppid", "pid"})
+"""What stands before the subject of a SYSCALL record; none of it is an id that the recording host resolves."""
+
 _SUBJECT: Final = b" auid="
 _CALL: Final = re.compile(r"(arch=[0-9a-f]{1,8}) (syscall=[0-9]{1,6}) ")
 
@@ -34,6 +37,7 @@ class _Words(dict[str, "FieldTriple"]):
         self._kind = kind
         self._enriched = read_enriched(enriched)
         self._values = dict(word.split("=") for word in call)
+        self._needing_call = ARGUMENTS if kind == "SYSCALL" else ()
         self.mode_waits = mode_waits_for_flags(self._values)
 
     def __missing__(self, word: str) -> FieldTriple:
@@ -43,7 +47,7 @@ class _Words(dict[str, "FieldTriple"]):
         be understood.
         """
         name, sign, raw = word.partition("=")
-        if not self._values and (name == "syscall" or (self._kind == "SYSCALL" and name in ARGUMENTS)):
+        if (name not in _CALL_NAMES) if self._values else (name == "syscall" or name in self._needing_call):
             raise LookupError(word)
         closed = raw[:1] != '"' or raw.find('"', 1) == len(raw) - 1
         if not sign or not name or not closed or is_several_keys(name, raw):
