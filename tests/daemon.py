@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RULE_ID = "5d1f0a52-6f0c-4f0e-9a53-9a7f6a2c1e10"
 IMPLANT = "/opt/evil/implant"
+NO_PID = 4_200_000
+"""Beyond the most that a kernel gives: no process of this machine."""
 RULE = f"""\
 title: Implant started
 id: {RULE_ID}
@@ -32,14 +34,17 @@ detection:
 """
 
 
-def make_exec_lines(serial: int, time_ms: int | None = None, exe: str = IMPLANT, pid: int = 4242) -> bytes:
+def make_exec_lines(
+    serial: int, time_ms: int | None = None, exe: str = IMPLANT, pid: int = NO_PID, ppid: int = 1
+) -> bytes:
     """The records of one exec, as auditd writes them."""
     time_ms = time.time_ns() // 1_000_000 if time_ms is None else time_ms
     stamp = f"msg=audit({time_ms // 1000}.{time_ms % 1000:03d}:{serial})"
     lines = (
         (
-            f"type=SYSCALL {stamp}: arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 items=1 ppid=1 "
-            f"pid={pid} auid=1001 uid=1001 gid=1001 euid=1001 suid=1001 fsuid=1001 egid=1001 sgid=1001 fsgid=1001 "
+            f"type=SYSCALL {stamp}: arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 items=1 "
+            f"ppid={ppid} pid={pid} auid=1001 uid=1001 gid=1001 euid=1001 suid=1001 fsuid=1001 egid=1001 sgid=1001 "
+            "fsgid=1001 "
             f'tty=pts0 ses=3 comm="x" exe="{exe}" key="exec"'
         ),
         f'type=EXECVE {stamp}: argc=2 a0="{exe}" a1="{serial}"',

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.daemon import IMPLANT, RULE, RULE_ID, make_exec_lines
+from tests.daemon import IMPLANT, NO_PID, RULE, RULE_ID, make_exec_lines
 from watchdogd.decode.decoder import Decoder
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
@@ -119,8 +119,8 @@ def test_what_is_judged_long_after_it_happened_is_late(rules: RuleSet, after_ms:
 
 def test_own_doing_is_counted_and_never_matched(rules: RuleSet) -> None:
     counters = Counters()
-    judge = build_judge(rules, counters, own=(Instance(4242, TIME_MS - 1000, TIME_MS + 1000),))
-    child = make_exec_lines(2, TIME_MS, pid=5000).replace(b" ppid=1 ", b" ppid=4242 ")
+    judge = build_judge(rules, counters, own=(Instance(NO_PID, TIME_MS - 1000, TIME_MS + 1000),))
+    child = make_exec_lines(2, TIME_MS, pid=5000).replace(b" ppid=1 ", f" ppid={NO_PID} ".encode())
     later = make_exec_lines(3, TIME_MS + 60_000)
     alerts = judge_all(judge, make_records(make_exec_lines(1, TIME_MS) + child + later))
     assert [alert.events[0].serial for alert in alerts] == [3]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.daemon import RULE, RULE_ID, Daemon, make_exec_lines, wait_until
+from tests.daemon import NO_PID, RULE, RULE_ID, Daemon, make_exec_lines, wait_until
 from tests.host.receiver import Fault, Received, Receiver
 from tests.ollama.scripted import Scripted, explanation, label, reply
 
@@ -371,8 +371,8 @@ def count_notes(daemon: Daemon, note: str, for_s: float) -> int:
 
 def test_it_never_alerts_about_itself_but_about_one_of_its_name(daemon: Daemon, receiver: Receiver) -> None:
     daemon.start()
-    daemon.append(make_exec_lines(1, pid=daemon.pid))
-    daemon.append(make_exec_lines(2))
+    daemon.append(make_exec_lines(1, ppid=daemon.pid))
+    daemon.append(make_exec_lines(2, pid=NO_PID + 1))
     (alert,) = wait_alerts(receiver, 1)
     assert alert["watchdogd"]["events"][0]["serial"] == 2
     assert daemon.stop() == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 ROTATE_BYTES = 60_000
+NO_PIDS = 4_200_000  # beyond the most that a kernel gives: no process of this machine, ours least of all
 EVERY = 6
 INTERLEAVED = 6
 EVIL = "/opt/evil/implant"
@@ -26,7 +27,7 @@ def make_lines(serial: int, time_ms: int) -> list[str]:
     return [
         (
             f"type=SYSCALL {stamp}: arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 items=1 "
-            f"ppid=1 pid={10_000 + serial % 20_000} auid=1001 uid=1001 gid=1001 euid=1001 suid=1001 fsuid=1001 "
+            f"ppid=1 pid={NO_PIDS + serial} auid=1001 uid=1001 gid=1001 euid=1001 suid=1001 fsuid=1001 "
             f'egid=1001 sgid=1001 fsgid=1001 tty=pts0 ses=3 comm="x" exe="{exe}" key="exec"'
         ),
         f'type=EXECVE {stamp}: argc=2 a0="{exe}" a1="{serial}"',

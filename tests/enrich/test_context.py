@@ -101,6 +101,15 @@ def test_the_pid_of_a_former_run_is_ours_only_while_it_ran() -> None:
     assert not own.owns(None, (), 1_500)
 
 
+def test_whoever_executes_a_program_under_our_number_later_is_somebody_else() -> None:
+    own = OwnProcesses([Instance(10, 1_000, 60_000), Instance(20, 1_000, None)])
+    for pid in (10, 20):
+        assert own.owns(make_process(pid, 1, "/usr/bin/python3"), (), 1_500, is_exec=True)
+        assert own.owns(make_process(pid, 1, "/usr/bin/python3"), (), 50_000)
+        assert not own.owns(make_process(pid, 1, "/opt/evil/implant"), (), 50_000, is_exec=True)
+        assert own.owns(make_process(99, pid, "/usr/bin/python3"), (), 50_000, is_exec=True)
+
+
 def test_event_without_process_passes() -> None:
     event = make_event(None)
     assert make_enricher().enrich(event) == event

@@ -39,7 +39,7 @@ class Enricher:
             self._note_start(event)
             return event
         process, lineage, is_exec = self._place(event, event.process)
-        own = self._own.owns(process, lineage, event.id.time_ms)
+        own = self._own.owns(process, lineage, event.id.time_ms, is_exec=is_exec)
         if is_exec and not own and not event.seen_before:
             rarity = self._baseline.observe(process, lineage, event.id.time_ms)
         else:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from watchdogd.entities import Process
 
-_GRACE_MS = 5_000
+_GRACE_MS = 2_000
+"""A run says every second that it lives; what it did after it last said so is still its own."""
+_STARTING_MS = 10_000
+"""The daemon's own exec belongs to its start. Whoever executes a program under its number later is somebody else."""
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -33,13 +36,20 @@ class OwnProcesses:
         for instance in instances:
             self._instances.setdefault(instance.pid, []).append(instance)
 
-    def owns(self, process: Process | None, lineage: tuple[Process, ...], time_ms: int) -> bool:
-        """Whether the process is the daemon or was started below it."""
+    def owns(
+        self, process: Process | None, lineage: tuple[Process, ...], time_ms: int, *, is_exec: bool = False
+    ) -> bool:
+        """Whether the process is the daemon or was started below it; `is_exec`: the event is a program's start."""
         if process is None:
             return False
-        pids = {process.pid, process.ppid or 0, *(ancestor.pid for ancestor in lineage)}
+        if any(self._was_running(pid, time_ms) for pid in (process.ppid, *(ancestor.pid for ancestor in lineage))):
+            return True
+        return self._was_running(process.pid, time_ms, _STARTING_MS if is_exec else None)
+
+    def _was_running(self, pid: int | None, time_ms: int, within_ms: int | None = None) -> bool:
         return any(
-            instance.start_ms <= time_ms and (instance.last_ms is None or time_ms <= instance.last_ms + _GRACE_MS)
-            for pid in pids & self._instances.keys()
-            for instance in self._instances[pid]
+            instance.start_ms <= time_ms
+            and (instance.last_ms is None or time_ms <= instance.last_ms + _GRACE_MS)
+            and (within_ms is None or time_ms <= instance.start_ms + within_ms)
+            for instance in self._instances.get(pid or 0, ())
         )
