@@ -16,7 +16,7 @@ from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.identity import Identity
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
-from watchdogd.entities import Alert, Event, EventId, Level, Position, Record, View
+from watchdogd.entities import Alert, Event, EventId, Level, Position, Record, Rule, View
 from watchdogd.judge import REPEAT_MS, Judge
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
@@ -222,3 +222,25 @@ def test_events_of_a_metric_have_ids_of_their_own(rules: RuleSet) -> None:
     assert first.id != second.id
     assert first.process is None
     assert first.group_key.endswith("|memory.used_percent")
+
+
+def test_an_event_that_breaks_the_judge_is_counted_and_stops_nothing(
+    rules: RuleSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Read again after each restart, it would else end the daemon again and again."""
+
+    def score(rule: Rule, event: Event) -> tuple[float, tuple[str, ...]]:
+        if event.id.serial == 1:
+            raise ValueError("poison")
+        return score_evidence(rule, event)
+
+    counters = Counters()
+    enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))
+    judge = Judge(Decoder(counters, live=False), enricher, Engine(rules), score, counters)
+    records = make_records(make_exec_lines(1, TIME_MS) + make_exec_lines(2, TIME_MS))
+    judged = [judge.feed(records, TIME_MS), judge.drain(TIME_MS)]
+    assert [alert.events[0].serial for part in judged for alert in part.alerts] == [2]
+    assert sum(len(part.closed) for part in judged) == len(records)
+    assert counters.get("judge_failed_events_total") == 1
+    assert "audit||" in caplog.text
+    assert "poison" in caplog.text

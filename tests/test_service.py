@@ -394,3 +394,17 @@ def test_host_metrics_are_judged(tmp_path: Path, receiver: Receiver) -> None:
         alert = wait_alerts(receiver, 1)[0]
         assert alert["rule"]["name"] == "Memory is in use"
         assert daemon.stop() == 0
+
+
+def test_a_reload_to_an_unusable_certificate_loses_no_alert(daemon: Daemon, receiver: Receiver) -> None:
+    daemon.start()
+    text = daemon.config.read_text()
+    daemon.config.write_text(text + f"    ca_file: {daemon.folder}/rules\n")  # a folder holds no certificate
+    reload(daemon)
+    daemon.append(make_exec_lines(1))
+    daemon.config.write_text(text)
+    reload(daemon)
+    daemon.append(make_exec_lines(2))
+    alerts = wait_alerts(receiver, 2)
+    assert {alert["watchdogd"]["events"][0]["serial"] for alert in alerts} == {1, 2}
+    assert daemon.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from watchdogd.match.engine import Engine
     from watchdogd.telemetry import Counters
 
+log = logging.getLogger("watchdogd.judge")
 
 REPEAT_MS = 86_400_000
 """A sampled condition that goes on is alerted about again after this long."""
@@ -99,8 +101,12 @@ class Judge:
         nodes: set[str | None] = set()
         for decoded in (decoder.feed(records, 0), decoder.drain()):
             for event in decoded.events:
-                self._enricher.learn(event)
                 nodes.add(event.id.node)
+                try:
+                    self._enricher.learn(event)
+                except Exception:  # as in `_judge_event`
+                    self._counters.add("judge_failed_events_total")
+                    log.exception("event %s could not be learnt: please report this", event.id.text())
         return nodes
 
     def _judge(self, *results: Decoded, now_ms: int) -> Judged:
@@ -113,8 +119,16 @@ class Judge:
         return Judged(alerts, closed, len(events))
 
     def _judge_event(self, event: Event, now_ms: int) -> list[Alert]:
-        event = self._enricher.enrich(event)
         self._counters.add("judge_events_total")
+        try:
+            return self._find_alerts(event, now_ms)
+        except Exception:  # our own fault, on text an attacker chose: read again at each start, it would end each run
+            self._counters.add("judge_failed_events_total")
+            log.exception("event %s could not be judged: please report this", event.id.text())
+            return []
+
+    def _find_alerts(self, event: Event, now_ms: int) -> list[Alert]:
+        event = self._enricher.enrich(event)
         if event.own:
             self._counters.add("judge_own_events_total")
             return []

@@ -13,6 +13,7 @@ _MEANINGS = {
     "decode_incomplete_events_total": "events without all their records",
     "decode_duplicate_records_total": "records that came twice",
     "decode_late_records_total": "records that came after their event",
+    "judge_failed_events_total": "events that watchdogd failed to judge (its own fault, please report it)",
     "collect_overlong_lines_total": "lines cut at 1 MiB",
 }
 
