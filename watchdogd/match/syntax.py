@@ -162,7 +162,7 @@ class Extras(msgspec.Struct, frozen=True):
     notify: tuple[str, ...] = ()
 
 
-class RuleBody(msgspec.Struct, frozen=True):
+class RuleBody(msgspec.Struct, frozen=True, tag="rule"):
     """A rule with everything that makes it match. `view` is empty where it can never match; `reason` says why."""
 
     rule: Rule
@@ -173,6 +173,123 @@ class RuleBody(msgspec.Struct, frozen=True):
     condition: Condition | None
     reason: str = ""
     extras: Extras = Extras()
+    name: str = ""
+    """Sigma's `name`: by it, or by the id, correlations and filters refer to the rule."""
+    silent: bool = False
+    """Only correlations hear of it: one refers to it, and none of those has `generate`. The linker decides."""
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A rule by its id or its name, and where that is written."""
+
+    to: str
+    place: Place
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """`operator` is one of lt, lte, gt, gte, eq, neq."""
+
+    operator: str
+    number: int | float
+
+
+class Alias(msgspec.Struct, frozen=True):
+    """A name for `group-by`, with the field that it stands for in each rule's events."""
+
+    name: str
+    fields: tuple[tuple[Reference, str], ...]
+
+
+class CorrelationBody(msgspec.Struct, frozen=True, tag="correlation"):
+    """A correlation as its author wrote it; what it refers to is looked up by the linker."""
+
+    rule: Rule
+    place: Place
+    kind: str
+    """event_count, value_count, temporal, temporal_ordered, value_sum, value_avg, value_percentile, value_median."""
+    rules: tuple[Reference, ...]
+    group_by: tuple[str, ...]
+    timespan_s: int
+    bounds: tuple[Bound, ...] = ()
+    """All of them must hold; empty for temporal kinds without a number."""
+    fields: tuple[str, ...] = ()
+    """What value_* kinds look at."""
+    percentile: float | None = None
+    expression: Condition | None = None
+    """A temporal kind's own condition over its rules' names, None where all of them must occur."""
+    aliases: tuple[Alias, ...] = ()
+    generate: bool = False
+    """The rules it refers to alert by themselves, too."""
+    extras: Extras = Extras()
+    name: str = ""
+
+
+class FilterBody(msgspec.Struct, frozen=True, tag="filter"):
+    """Sigma's exceptions: it must hold, too, for events of the named rules (None: of any rule of that log source)."""
+
+    id: str
+    title: str
+    place: Place
+    product: str | None
+    category: str | None
+    service: str | None
+    rules: tuple[Reference, ...] | None
+    detections: dict[str, Detection]
+    condition: Condition
+    name: str = ""
+
+
+Body: TypeAlias = RuleBody | CorrelationBody | FilterBody
+
+
+class FileReading(msgspec.Struct, frozen=True):
+    """All documents of one file, unlinked, and every mistake that shows without the other files."""
+
+    path: str
+    digest: str
+    """sha256 of the file's bytes, in hex."""
+    bodies: tuple[Body, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+class Restriction(msgspec.Struct, frozen=True):
+    """A filter where it acts on a correlation: of events of that rule, only those count for which it holds."""
+
+    detections: dict[str, Detection]
+    condition: Condition
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """What a correlation takes from one rule (or from another correlation)."""
+
+    rule_id: str
+    reference: str
+    """As `Correlation.expression` calls it."""
+    group_by: tuple[str, ...]
+    """The fields of that rule's view, in the order of `Correlation.group_by`: aliases are resolved."""
+    fields: tuple[str, ...] = ()
+    """Likewise for the values."""
+    restrictions: tuple[Restriction, ...] = ()
+
+
+class Correlation(msgspec.Struct, frozen=True):
+    """A correlation with everything looked up. Bounds and kind as in CorrelationBody."""
+
+    rule: Rule
+    place: Place
+    kind: str
+    feeds: tuple[Feed, ...]
+    """In the order in which the rules are written, which `temporal_ordered` asks for."""
+    group_by: tuple[str, ...]
+    timespan_ms: int
+    bounds: tuple[Bound, ...] = ()
+    percentile: float | None = None
+    expression: Condition | None = None
+    extras: Extras = Extras()
+    silent: bool = False
+    """Only correlations above it hear of it."""
+    reason: str = ""
+    """Why it can never match here (a rule that it needs is inactive); empty where it can."""
 
 
 class Reading(msgspec.Struct, frozen=True):
