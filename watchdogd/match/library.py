@@ -12,7 +12,7 @@ import msgspec
 from watchdogd.entities import Rule  # noqa: TC001 - msgspec reads the annotations
 from watchdogd.errors import Place, Problem, RuleError
 from watchdogd.match.files import show_path
-from watchdogd.match.syntax import Reading, RuleBody
+from watchdogd.match.syntax import Correlation, Reading, RuleBody
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +29,20 @@ class RuleSet(msgspec.Struct, frozen=True):
     bodies: tuple[RuleBody, ...]
     """Active and inactive, in the order of their files."""
     warnings: tuple[Problem, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    """Active and inactive; each stands behind those that it builds on."""
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """Rules that can match."""
-        return tuple(body.rule for body in self.bodies if body.view)
+        """Rules that can match, correlations among them."""
+        events = (body.rule for body in self.bodies if body.view)
+        return (*events, *(found.rule for found in self.correlations if not found.reason))
 
     @property
     def inactive(self) -> tuple[tuple[Rule, str], ...]:
         """Rules that never match here, and why."""
-        return tuple((body.rule, body.reason) for body in self.bodies if not body.view)
+        events = ((body.rule, body.reason) for body in self.bodies if not body.view)
+        return (*events, *((found.rule, found.reason) for found in self.correlations if found.reason))
 
 
 def load_rules(folders: Sequence[Path], *, timeout_s: float = READ_TIMEOUT_S) -> RuleSet:
