@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Send and say for each sink what became of it. 0 where all took it, 1 where one did not, 2 for no such sink."""
-    from watchdogd.service import build_sinks, choose_routes  # noqa: PLC0415 -- start-up of other commands
+    from watchdogd.assembly import build_sinks, choose_routes  # noqa: PLC0415 -- start-up of other commands
 
     config = load_config(args.config, environ=os.environ, overrides={})
     clock = SystemClock()

@@ -1,0 +1,215 @@
+"""The parts of the daemon, built from its settings: pipeline, triager, sinks, and the sources that feed it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from watchdogd.collect.audit_log import AuditLogTail
+from watchdogd.collect.audit_netlink import SOURCE as NETLINK_SOURCE
+from watchdogd.collect.audit_netlink import AuditNetlink
+from watchdogd.decode.decoder import Decoder
+from watchdogd.decode.repeats import Repeats
+from watchdogd.decode.tables import name_type
+from watchdogd.enrich.baseline import Baseline
+from watchdogd.enrich.enricher import Enricher
+from watchdogd.enrich.identity import Identity, look_up_host_user
+from watchdogd.enrich.own import Instance, OwnProcesses
+from watchdogd.enrich.process import ProcessTree
+from watchdogd.enrich.procfs import ProcReader
+from watchdogd.entities import Level
+from watchdogd.errors import SourceError
+from watchdogd.judge import Judge
+from watchdogd.match.engine import Engine
+from watchdogd.notify import notify
+from watchdogd.pipeline import Pipeline, Routes
+from watchdogd.store.database import Batch, InstanceHeartbeat
+from watchdogd.store.ledger import OffsetLedger
+from watchdogd.telemetry import Counters
+from watchdogd.triage.ollama import OllamaClient
+from watchdogd.triage.policy import Policy
+from watchdogd.triage.scorer import score_evidence
+from watchdogd.triage.triager import Triager
+from watchdogd.write.journald import JournaldSink
+from watchdogd.write.webhook import WebhookSink
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from watchdogd.config import Config
+    from watchdogd.entities import Checkpoint
+    from watchdogd.match.library import RuleSet
+    from watchdogd.ports import Clock, Sink
+    from watchdogd.store.database import Store
+
+log = logging.getLogger("watchdogd.service")
+
+AUDIT_SOURCE = "audit_log"
+NETLINK_RETRY_LAST_S = 300.0
+BASELINE_LIMIT = 8_192
+
+
+async def build_pipeline(
+    config: Config, rules: RuleSet, store: Store, counters: Counters, clock: Clock
+) -> tuple[Pipeline, OffsetLedger]:
+    """The rooms from decode to triage, with what the database remembers. Raises StoreError where it cannot be read."""
+    proc = ProcReader()
+    own = proc.read(os.getpid())
+    start_ms = own.key.start_ms if own else clock.now_ms()
+    known = await store.load_instances(proc.boot_id)
+    instances = [Instance(run.pid, run.start_ms, run.last_ms) for run in known]
+    instances.append(Instance(os.getpid(), start_ms, None))
+    baseline = Baseline(await store.load_baseline(BASELINE_LIMIT), limit=BASELINE_LIMIT)
+    enricher = Enricher(ProcessTree(proc), Identity(clock, look_up_host_user), baseline, OwnProcesses(instances))
+    repeats = Repeats()
+    judge = Judge(
+        Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),
+        enricher,
+        Engine(rules),
+        score_evidence,
+        counters,
+        host=socket.gethostname(),
+        late_after_ms=int(config.late_after_s * 1000),
+        beside={NETLINK_SOURCE: Decoder(counters, live=True, repeats=repeats, source=NETLINK_SOURCE, from_kernel=True)},
+    )
+    ledger = OffsetLedger(AUDIT_SOURCE, config.sources.audit_log.path, await store.load_checkpoint(AUDIT_SOURCE))
+    pipeline = Pipeline(
+        judge,
+        store,
+        ledger,
+        build_triager(config, counters, clock),
+        Policy(config.triage),
+        choose_routes(config),
+        baseline.take_changes,
+        lambda: InstanceHeartbeat(proc.boot_id, os.getpid(), start_ms, clock.now_ms()),
+        counters,
+        clock,
+        lambda: notify("WATCHDOG=1", "STATUS=the database refuses commits; reading waits"),
+    )
+    return pipeline, ledger
+
+
+def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:
+    """The triager, None where the configuration turns AI off."""
+    if not config.triage.enabled:
+        return None
+    client = OllamaClient(config.triage.ollama_url, timeout_s=config.triage.timeout_s)
+    return Triager(config.triage, client, counters, clock)
+
+
+def build_sinks(config: Config, clock: Clock) -> dict[str, Sink]:
+    """Every configured sink by name."""
+    sinks: dict[str, Sink] = {hook.name: WebhookSink(hook, clock) for hook in config.webhooks}
+    if config.journald.enabled:
+        sinks["journald"] = JournaldSink()
+    return sinks
+
+
+def choose_routes(config: Config) -> Routes:
+    """Which sink hears of which levels."""
+    journald = (("journald", Level.INFORMATIONAL),) if config.journald.enabled else ()
+    return Routes(journald + tuple((hook.name, hook.min_level) for hook in config.webhooks))
+
+
+def choose_give_up_s(config: Config) -> dict[str, float]:
+    """How long each sink is tried: the journal for ever, a webhook as configured."""
+    return {"journald": math.inf, **{hook.name: hook.give_up_s for hook in config.webhooks}}
+
+
+class AuditSources:
+    """The two ways in which audit records come, opened in an order that leaves no gap between them."""
+
+    def __init__(self, config: Config, counters: Counters, clock: Clock, *, from_start: bool) -> None:
+        self._settings = config.sources
+        self._counters = counters
+        self._clock = clock
+        self._from_start = from_start
+        self._node: str | None = None
+
+    async def open(self, pipeline: Pipeline, ledger: OffsetLedger, store: Store) -> list[Coroutine[None, None, None]]:
+        """What follows each source that is switched on, to be run as tasks. Raises StoreError."""
+        netlink = self._open_netlink()  # before the log: what comes between the two is in both
+        follows = [await self._open_log(pipeline, ledger, store), self._follow_netlink(netlink, pipeline)]
+        return [follow for follow in follows if follow is not None]
+
+    async def _open_log(
+        self, pipeline: Pipeline, ledger: OffsetLedger, store: Store
+    ) -> Coroutine[None, None, None] | None:
+        """Find where reading begins, commit that, warm the process tree; what follows the log from there.
+
+        A log that is missing now is read from its first line once it is there: all of it is new then.
+        """
+        if not self._settings.audit_log.enabled:
+            return None
+        path = Path(self._settings.audit_log.path)
+        from_start = self._from_start or is_missing(path)
+
+        def reopen(checkpoint: Checkpoint | None) -> AuditLogTail:
+            return AuditLogTail(path, checkpoint=checkpoint, from_start=from_start, counters=self._counters)
+
+        tail = reopen(ledger.checkpoint())
+        try:
+            point = await asyncio.to_thread(tail.resume_point)
+            self._node = choose_node(await asyncio.to_thread(warm, pipeline.judge, tail))
+        except SourceError as error:
+            log.error("%s", error)
+            tail.close()
+            return pipeline.follow(None, reopen)
+        ledger.begin(point)
+        await store.commit(Batch(checkpoint=point))
+        return pipeline.follow(tail, reopen)
+
+    def _open_netlink(self) -> AuditNetlink | None:
+        """Join the kernel's audit group now, if that is wanted and possible; `run` tries again and says why not."""
+        if not self._settings.audit_netlink.enabled:
+            return None
+        source = AuditNetlink(name_type, self._counters, self._clock)
+        with contextlib.suppress(SourceError):
+            source.open()
+        return source
+
+    def _follow_netlink(self, source: AuditNetlink | None, pipeline: Pipeline) -> Coroutine[None, None, None] | None:
+        if source is None:
+            return None
+        source.use_node(self._node)
+
+        def reopen(_: Checkpoint | None) -> AuditNetlink:
+            again = AuditNetlink(name_type, self._counters, self._clock)
+            again.use_node(self._node)
+            return again
+
+        return pipeline.follow(source, reopen, retry_last_s=NETLINK_RETRY_LAST_S)
+
+
+def warm(judge: Judge, tail: AuditLogTail) -> set[str | None]:
+    """Rebuild the process tree from the lines before the resume point, which were judged in an earlier run.
+
+    Returns the nodes that recorded them.
+    """
+    decoder = Decoder(Counters(), live=False)
+    nodes: set[str | None] = set()
+    for records in tail.history():
+        nodes |= judge.warm(records, decoder)
+    return nodes
+
+
+def choose_node(nodes: set[str | None]) -> str | None:
+    """The node's name that auditd writes for this host, None where it writes none.
+
+    A log that holds other hosts' events, too, has ours under the host's own name, or cannot tell.
+    """
+    host = socket.gethostname()
+    if host in nodes:
+        return host
+    return next(iter(nodes)) if len(nodes) == 1 else None
+
+
+def is_missing(path: Path) -> bool:
+    """Whether nothing of that name is there."""
+    return not path.exists()
