@@ -4,7 +4,7 @@ SECONDS ?= 300
 export WATCHDOGD_VENV := $(VENV)
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e bench fuzz lock clean
+.PHONY: help demo test lint unit e2e bench eval-rules fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t12
@@ -33,6 +33,10 @@ e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; 
 bench: ## CPU and memory beside laurel, ausearch and auparse (they need: apt-get install laurel auditd python3-audit)
 	@tools/setup.sh dev
 	@$(PY) -m benchmarks.main
+
+eval-rules: ## what the rules find in labelled recordings; writes docs/detection.md and the ATT&CK layer
+	@tools/setup.sh dev
+	@$(PY) -m evaluation.detection --write
 
 fuzz: ## coverage-guided fuzzing of the decoder for SECONDS (default 300), then the cost of nasty lines
 	@tools/setup.sh dev
