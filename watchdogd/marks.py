@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import unicodedata
@@ -94,6 +95,11 @@ def read_text(path: Path) -> str:
 
     Raises ProblemsError with one problem: missing, unreadable, no file, too large, or not UTF-8 (with the offset).
     """
+    return decode_text(read_bytes(path), _show(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """As `read_text`, before it is taken for text. Raises ProblemsError likewise."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -109,6 +115,11 @@ def read_text(path: Path) -> str:
         raise _refusal(path, f"cannot be read: {reason}") from None
     if len(data) > MAX_FILE_BYTES:
         raise _refusal(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+    return data
+
+
+def decode_text(data: bytes, path: str) -> str:
+    """Take bytes for UTF-8 text, a byte order mark dropped. Raises ProblemsError that places the byte that is not."""
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -116,15 +127,19 @@ def read_text(path: Path) -> str:
         line, column = _line_column(before, len(before))
         byte = data[error.start]
         problem = Problem(
-            Place(str(path), line, column),
+            Place(path, line, column),
             f"byte {error.start} (0x{byte:02x}) is not UTF-8",
             hint="save the file as UTF-8",
         )
         raise ProblemsError((problem,)) from None
 
 
+def _show(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _refusal(path: Path, message: str) -> ProblemsError:
-    return ProblemsError((Problem(Place(str(path)), message),))
+    return ProblemsError((Problem(Place(_show(path)), message),))
 
 
 def load_documents(text: str, path: str) -> tuple[list[MarkedDocument], list[Problem]]:

@@ -9,9 +9,13 @@ import msgspec
 import pytest
 
 from watchdogd.entities import Event, EventId, FieldTriple, Position, View
+from watchdogd.match import syntax
 from watchdogd.match.engine import Engine
-from watchdogd.match.library import RuleSet
-from watchdogd.match.sigma import read_rules
+from watchdogd.match.files import find_layers
+from watchdogd.match.library import gather_problems
+from watchdogd.match.link import link
+from watchdogd.match.placeholders import Placeholders, read_placeholders
+from watchdogd.match.sigma import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +78,16 @@ def make_view() -> MakeView:
     return make
 
 
+def link_folders(
+    *folders: Path, overrides: syntax.Overrides | None = None, placeholders: Path | None = None
+) -> syntax.RuleSet:
+    """Read and link in this process, as `library.load_rules` does with another one."""
+    layers, problems = find_layers(folders)
+    values = Placeholders() if placeholders is None else read_placeholders(placeholders)
+    read = [[read_file(path, values) for path in layer] for layer in layers]
+    return link([*read, gather_problems(folders, read, problems)], overrides or syntax.Overrides())
+
+
 class WriteRule(Protocol):
     def __call__(
         self, detection: str, *, source: str = ..., name: str = ..., rule_id: str = ..., more: str = ...
@@ -113,8 +127,8 @@ def make_engine(write_rule: WriteRule) -> MakeEngine:
     """An engine of one rule."""
 
     def make(detection: str, *, source: str = "{product: linux, category: process_creation}") -> Engine:
-        reading = read_rules([write_rule(detection, source=source).parent])
-        assert [str(problem) for problem in reading.problems] == []
-        return Engine(RuleSet(reading.bodies))
+        ruleset = link_folders(write_rule(detection, source=source).parent)
+        assert ruleset.warnings == ()
+        return Engine(ruleset)
 
     return make

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.match.conftest import link_folders
 from watchdogd.errors import RuleError
 from watchdogd.match import library
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import load_rules
-from watchdogd.match.sigma import read_rules
 
 if TYPE_CHECKING:
     from tests.match.conftest import WriteRule
@@ -24,7 +24,7 @@ DETECTION = "sel: {F|endswith: [/x, y]}\ncondition: sel"
 def test_the_answer_survives_the_way_between_the_processes(write_rule: WriteRule) -> None:
     folder = write_rule(DETECTION).parent
     ruleset = load_rules([folder])
-    assert ruleset.bodies == read_rules([folder]).bodies
+    assert ruleset == link_folders(folder)
     assert [rule.title for rule in ruleset.rules] == ["A rule"]
     assert ruleset.inactive == ()
 

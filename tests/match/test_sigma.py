@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.match.conftest import link_folders
+from watchdogd.errors import RuleError
 from watchdogd.match import syntax
-from watchdogd.match.sigma import read_rules
+from watchdogd.match.files import find_layers
 
 if TYPE_CHECKING:
     from watchdogd.errors import Problem
@@ -26,7 +28,14 @@ logsource: {product: linux, category: process_creation}
 
 def read_problems(tmp_path: Path, text: str | bytes, name: str = "rule.yml") -> tuple[Problem, ...]:
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_rules([tmp_path]).problems
+    return find_problems(tmp_path)
+
+
+def find_problems(*folders: Path) -> tuple[Problem, ...]:
+    try:
+        return link_folders(*folders).warnings
+    except RuleError as error:
+        return error.problems
 
 
 # What follows HEAD (lines 1 to 4), and the one problem: line, column, words of message and hint.
@@ -163,9 +172,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
-    (problem,) = read_rules([tmp_path / "empty"]).problems
+    (problem,) = find_problems(tmp_path / "empty")
     assert problem.message == "no rules in this folder"
-    (missing, file) = read_rules([tmp_path / "missing", tmp_path / "file"]).problems
+    (missing, file) = find_problems(tmp_path / "missing", tmp_path / "file")
     assert "does not exist" in missing.message
     assert "not a folder" in file.message
 
@@ -178,15 +187,23 @@ def test_which_files_are_read(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(HEAD.replace("1c01", f"1c1{number}") + GOOD)
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    reading = read_rules([tmp_path])
-    assert [Path(body.rule.path).name for body in reading.bodies] == ["y.yml", "z.yaml", "x.yml"]
-    assert ["leads back" in problem.message for problem in reading.problems] == [True]
+    layers, problems = find_layers([tmp_path])
+    assert [[path.name for path in layer] for layer in layers] == [["y.yml", "z.yaml", "x.yml"]]
+    assert ["leads back" in problem.message for problem in problems] == [True]
+
+
+def test_a_file_of_two_folders_belongs_to_the_first(tmp_path: Path) -> None:
+    for name in ("above.yml", "b/below.yml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    layers, _ = find_layers([tmp_path / "b", tmp_path])
+    assert [[path.name for path in layer] for layer in layers] == [["below.yml"], ["above.yml"]]
 
 
 def test_empty_documents_and_several_in_one_file(tmp_path: Path) -> None:
     text = f"---\n{HEAD}{GOOD}---\n\n---\n{HEAD.replace('1c01', '1c02')}{GOOD}---\n"
     assert read_problems(tmp_path, text) == ()
-    assert len(read_rules([tmp_path]).bodies) == 2
+    assert len(link_folders(tmp_path).bodies) == 2
 
 
 def test_what_a_rule_says_of_itself(tmp_path: Path) -> None:
@@ -202,7 +219,7 @@ def test_what_a_rule_says_of_itself(tmp_path: Path) -> None:
         """
     )
     assert read_problems(tmp_path, text + GOOD) == ()
-    (body,) = read_rules([tmp_path]).bodies
+    (body,) = link_folders(tmp_path).bodies
     rule = body.rule
     assert (rule.title, rule.level, rule.triage) == ("A rule", "high", "never")
     assert rule.techniques == ("T1053.003", "T1078")
@@ -215,7 +232,7 @@ def test_what_a_rule_says_of_itself(tmp_path: Path) -> None:
 def test_no_level_is_a_warning(tmp_path: Path) -> None:
     (problem,) = read_problems(tmp_path, HEAD.replace("level: medium\n", "") + GOOD)
     assert problem.severity == "warning"
-    assert read_rules([tmp_path]).bodies[0].rule.level == "medium"
+    assert link_folders(tmp_path).bodies[0].rule.level == "medium"
 
 
 SOURCES = [
@@ -235,7 +252,7 @@ SOURCES = [
 def test_a_log_source_that_nothing_produces_is_no_mistake(tmp_path: Path, source: str, view: str, reason: str) -> None:
     text = HEAD.replace("{product: linux, category: process_creation}", source)
     assert read_problems(tmp_path, text + GOOD) == ()
-    (body,) = read_rules([tmp_path]).bodies
+    (body,) = link_folders(tmp_path).bodies
     assert body.view == view
     assert reason in body.reason
     assert bool(body.detections) is bool(view)
@@ -261,7 +278,7 @@ OTHER_KINDS = {
 @pytest.mark.parametrize("kind", OTHER_KINDS)
 def test_correlations_and_filters_are_listed_as_inactive(tmp_path: Path, kind: str) -> None:
     assert read_problems(tmp_path, dedent(OTHER_KINDS[kind])) == ()
-    (body,) = read_rules([tmp_path]).bodies
+    (body,) = link_folders(tmp_path).bodies
     assert (body.view, body.reason) == ("", f"{kind} rules are not supported by this version")
 
 
@@ -275,8 +292,7 @@ def test_a_broken_correlation_is_a_mistake(tmp_path: Path) -> None:
     "text", ["just words", "- a\n- b", "5", "{}", "title: {a: b}\nid: {}\ndetection: {condition: {}}"]
 )
 def test_what_is_no_rule_is_a_problem_and_no_crash(tmp_path: Path, text: str) -> None:
-    assert read_problems(tmp_path, text)
-    assert read_rules([tmp_path]).bodies == ()
+    assert any(problem.severity == "error" for problem in read_problems(tmp_path, text))
 
 
 def test_values_that_no_answer_can_carry_are_mistakes_of_their_rule(tmp_path: Path) -> None:

@@ -16,22 +16,32 @@ LEFT_OUT = "tests"
 """Folders of this name hold the rules' samples."""
 
 
-def find_rule_files(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
-    """All rule files of the folders: recursively, links followed, in an order that the disk cannot change.
+def find_layers(folders: Sequence[Path]) -> tuple[list[list[Path]], list[Problem]]:
+    """All rule files of each folder: recursively, links followed, in an order that the disk cannot change.
 
-    Names that begin with a dot are left out: editors keep their own files so. Never raises.
+    Names that begin with a dot are left out: editors keep their own files so. A file that lies in two of the folders
+    belongs to the first. Never raises.
     """
-    files: list[Path] = []
+    layers: list[list[Path]] = []
     problems: list[Problem] = []
+    seen: set[Path] = set()
     for folder in dict.fromkeys(folders):
+        layers.append([])
         if not folder.exists():
             problems.append(Problem(Place(show_path(folder)), "the rule folder does not exist"))
         elif not folder.is_dir():
             hint = "give the folder that holds the rules"
             problems.append(Problem(Place(show_path(folder)), "is a file, not a folder of rules", hint))
         else:
-            files += _walk(folder, problems, set())
-    return list(dict.fromkeys(files)), problems
+            layers[-1] += [path for path in _walk(folder, problems, set()) if path not in seen]
+            seen.update(layers[-1])
+    return layers, problems
+
+
+def find_rule_files(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
+    """As `find_layers`, all in one list."""
+    layers, problems = find_layers(folders)
+    return [path for layer in layers for path in layer], problems
 
 
 def show_path(path: Path) -> str:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+import itertools
+import math
+import re
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from pyparsing import ParseResults
 from sigma import conditions as sc
 from sigma import types as st
+from sigma.rule.detection import SigmaDetectionItem
 
 from watchdogd.match import syntax
+
+if TYPE_CHECKING:
+    from watchdogd.match.placeholders import Placeholders
+
+_PLACEHOLDER = re.compile(r"%([^%\\]+)%")
+_MAX_EXPANSIONS = 10_000
 
 _OPERATORS = {
     st.CompareOperators.LT: "lt",
@@ -26,6 +38,72 @@ class UnusableError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def flatten_pair(key: str | None, value: Any, placeholders: Placeholders) -> syntax.Test:  # noqa: ANN401 - YAML
+    """One field, its modifiers and its value or values. Raises UnusableError and SigmaError."""
+    field, *modifiers = (key or "").split("|")
+    values = value if isinstance(value, list) else [value]
+    if "expand" not in modifiers:
+        test = flatten_item(SigmaDetectionItem.from_mapping(key, value))
+    elif not values:
+        raise UnusableError("`expand` without a placeholder", "such as %admins%; its values come from a file")
+    else:
+        plain = "|".join([field, *(modifier for modifier in modifiers if modifier != "expand")])
+        tests = [
+            flatten_item(
+                SigmaDetectionItem.from_mapping(plain, _expand(one, placeholders, is_pattern="re" in modifiers))
+            )
+            for one in values
+        ]
+        several = tuple(test.values[0] if len(test.values) == 1 else syntax.AnyOf(test.values) for test in tests)
+        test = msgspec.structs.replace(tests[0], values=several)
+    return _respect_case(test) if "cased" in modifiers else test
+
+
+def _expand(value: Any, placeholders: Placeholders, *, is_pattern: bool) -> list[Any]:  # noqa: ANN401 - YAML
+    """All texts that a text with placeholders stands for; a placeholder alone keeps its values' types."""
+    if not isinstance(value, str):
+        return [value]
+    parts = _PLACEHOLDER.split(value)
+    if len(parts) == 1:
+        raise UnusableError("`expand` without a placeholder", "such as %admins%; its values come from a file")
+    choices: list[tuple[Any, ...]] = [
+        _find_values(part, placeholders) if place % 2 else (part,) for place, part in enumerate(parts)
+    ]
+    if math.prod(len(choice) for choice in choices) > _MAX_EXPANSIONS:
+        raise UnusableError(f"the placeholders stand for more than {_MAX_EXPANSIONS} values together")
+    if parts[0] == parts[-1] == "" and len(parts) == 3 and not is_pattern:  # noqa: PLR2004 - "", the name, ""
+        return list(choices[1])
+    return ["".join(str(text) for text in texts) for texts in itertools.product(*choices)]
+
+
+def _find_values(name: str, placeholders: Placeholders) -> tuple[Any, ...]:
+    found = placeholders.values.get(name)
+    if found:
+        return found
+    if placeholders.path:
+        near = difflib.get_close_matches(name, placeholders.values, n=1)
+        hint = f"did you mean %{near[0]}%?" if near else f"add `{name}: [...]` there"
+        raise UnusableError(f"the placeholder %{name}% has no values in {placeholders.path}", hint)
+    hint = "write the values out, or name a file of placeholders in the configuration (`rules.placeholders`)"
+    raise UnusableError(f"the placeholder %{name}% has no values", hint)
+
+
+def _respect_case(test: syntax.Test) -> syntax.Test:
+    """Make `cased` hold for whatever other modifiers made of a text, in any order."""
+
+    def respect(value: syntax.Value) -> syntax.Value:
+        match value:
+            case syntax.Text():
+                return msgspec.structs.replace(value, cased=True)
+            case syntax.AnyOf():
+                return syntax.AnyOf(tuple(respect(inner) for inner in value.values))
+            case syntax.OtherField():
+                raise UnusableError("`cased` has no meaning beside `fieldref`", "fields compare without regard to case")
+        return value
+
+    return msgspec.structs.replace(test, values=tuple(respect(value) for value in test.values))
 
 
 def flatten_item(item: Any) -> syntax.Test:  # noqa: ANN401 - pySigma's own type, known to the reader only
@@ -71,9 +149,7 @@ def _flatten_parts(text: Any) -> tuple[str | int, ...]:  # noqa: ANN401 - SigmaS
     parts: list[str | int] = []
     for part in text.s:
         if isinstance(part, st.Placeholder):
-            raise UnusableError(
-                f"the placeholder %{part.name}% has no values", "write the values out, or drop the expand modifier"
-            )
+            raise UnusableError(f"the placeholder %{part.name}% cannot stand here")
         if isinstance(part, st.SpecialChars):
             parts.append(_WILDCARDS[part])
         elif parts and isinstance(parts[-1], str):

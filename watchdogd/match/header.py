@@ -11,13 +11,12 @@ from sigma import exceptions as se
 from sigma.rule import SigmaLogSource, SigmaRule
 
 from watchdogd.entities import Level, Rule
-from watchdogd.errors import Problem
+from watchdogd.errors import Place, Problem
 from watchdogd.match import syntax
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from watchdogd.errors import Place
     from watchdogd.marks import MarkedDocument
 
 _TECHNIQUE = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?)", re.IGNORECASE)
@@ -51,8 +50,10 @@ _OWN_CHECKS = (se.SigmaIdentifierError, se.SigmaLevelError)
 class Report:
     """Collects the mistakes of one document, each with its place."""
 
-    def __init__(self, document: MarkedDocument) -> None:
+    def __init__(self, document: MarkedDocument, lines: Sequence[str] = ()) -> None:
+        """`lines` are those of the whole file."""
         self.document = document
+        self._lines = lines
         self.problems: list[Problem] = []
 
     def add(self, keys: tuple[str | int, ...], message: str, hint: str = "", *, severity: str = "error") -> None:
@@ -62,6 +63,13 @@ class Report:
     def add_at(self, place: Place, message: str, hint: str = "", *, severity: str = "error") -> None:
         """Report a mistake at a place."""
         self.problems.append(Problem(place, message, hint, severity))
+
+    def point_at(self, place: Place, word: str, *, skip: int = 0) -> Place:
+        """Return the place of a word on the line at which its text begins, where it stands on that line."""
+        if place.line is None or place.column is None or place.line > len(self._lines):
+            return place
+        found = self._lines[place.line - 1].find(word, place.column - 1)
+        return place if found < 0 else Place(place.path, place.line, found + skip + 1)
 
 
 def suggest(word: object, known: Iterable[str]) -> str:

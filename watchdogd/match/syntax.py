@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from watchdogd.entities import Rule  # noqa: TC001 - msgspec reads the annotations
+from watchdogd.entities import Level, Rule  # noqa: TC001 - msgspec reads the annotations
 from watchdogd.errors import Place, Problem  # noqa: TC001
 
 MANY = 0
@@ -292,8 +292,40 @@ class Correlation(msgspec.Struct, frozen=True):
     """Why it can never match here (a rule that it needs is inactive); empty where it can."""
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """What the reader process answers: all rules that could be read, and every mistake that was found."""
+class ReadRequest(msgspec.Struct, frozen=True):
+    """What the reader process is asked, on its standard input."""
+
+    paths: tuple[bytes, ...]
+    """As the file system writes them. The answer is one FileReading for each, in the same order."""
+    placeholders: bytes | None = None
+    """A YAML file that gives the values of `expand` placeholders; where it is among the paths, too, its own mistakes
+    are that reading's problems."""
+
+
+class Overrides(msgspec.Struct, frozen=True):
+    """What the configuration says of rules, by rule id, and where it says so."""
+
+    disabled: dict[str, Place] = {}
+    levels: dict[str, tuple[Level, Place]] = {}
+
+
+class RuleSet(msgspec.Struct, frozen=True):
+    """Rules that were linked together, without mistakes."""
 
     bodies: tuple[RuleBody, ...]
-    problems: tuple[Problem, ...]
+    """Active and inactive, in the order of their files."""
+    warnings: tuple[Problem, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    """Active and inactive; each stands behind those that it builds on."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Rules that can match, correlations among them."""
+        events = (body.rule for body in self.bodies if body.view)
+        return (*events, *(found.rule for found in self.correlations if not found.reason))
+
+    @property
+    def inactive(self) -> tuple[tuple[Rule, str], ...]:
+        """Rules that never match here, and why."""
+        events = ((body.rule, body.reason) for body in self.bodies if not body.view)
+        return (*events, *((found.rule, found.reason) for found in self.correlations if found.reason))
