@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from watchdogd.decode.decoder import Decoder
-from watchdogd.enrich.baseline import Baseline
-from watchdogd.enrich.enricher import Enricher
-from watchdogd.enrich.identity import Identity
-from watchdogd.enrich.own import OwnProcesses
-from watchdogd.enrich.process import ProcessTree
-from watchdogd.entities import Event, EventId, Record, View
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
-from watchdogd.ports import SystemClock
+from watchdogd.samples import PASSED, find_leftovers, find_samples, read_audit, read_sample, run_samples
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from watchdogd.match.syntax import Correlation, RuleBody
 
 RULES = Path(__file__).resolve().parents[2] / "rules"
 STEMS = sorted(path.stem for path in RULES.rglob("*.yml") if "tests" not in path.relative_to(RULES).parts)
@@ -35,29 +28,6 @@ def ruleset() -> RuleSet:
 @pytest.fixture(scope="module")
 def engine(ruleset: RuleSet) -> Engine:
     return Engine(ruleset)
-
-
-def read_events(path: Path) -> Iterator[Event]:
-    lines = path.read_bytes().splitlines()
-    assert lines, f"{path} is empty"
-    if lines[0].startswith(b"{"):
-        for number, line in enumerate(lines):
-            view = View("host_metrics", "sample", "success", json.loads(line))
-            yield Event(EventId("host_metrics", None, number, 0), "host_metrics", views=(view,))
-        return
-    counters = Counters()
-    decoder = Decoder(counters, live=False)
-    enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))
-    decoded = [decoder.feed([Record("sample", None, line) for line in lines], 0), decoder.drain()]
-    for part in decoded:
-        yield from map(enricher.enrich, part.events)
-    for loss in ("decode_garbage_lines_total", "decode_incomplete_events_total"):
-        assert counters.get(loss) == 0, f"{path}: {loss}"
-
-
-def find_rules(engine: Engine, path: Path) -> list[str]:
-    """Stem of the rule of each match, event by event."""
-    return [Path(match.rule.path).stem for event in read_events(path) for match in engine.judge(event)]
 
 
 def test_the_pack_is_whole(ruleset: RuleSet) -> None:
@@ -81,26 +51,31 @@ def test_no_rule_leans_on_an_audit_key_or_on_a_recording() -> None:
 
 
 def test_no_sample_is_left_over() -> None:
+    assert find_leftovers([RULES]) == []
     assert sorted(path.name for path in (RULES / "tests").iterdir()) == STEMS
 
 
-@pytest.mark.parametrize("stem", STEMS)
-def test_the_rule_fires_on_its_sample(engine: Engine, stem: str) -> None:
-    assert stem in find_rules(engine, RULES / "tests" / stem / "fires.log")
+def test_every_rule_has_both_kinds_of_sample(ruleset: RuleSet) -> None:
+    everything: list[RuleBody | Correlation] = [*ruleset.bodies, *ruleset.correlations]
+    for found in everything:
+        names = {path.name[:5] for path in find_samples(found, [RULES])}
+        assert names == {"fires", "quiet"}, found
 
 
-@pytest.mark.parametrize("stem", STEMS)
-def test_the_rule_is_quiet_on_the_benign_sample(engine: Engine, stem: str) -> None:
-    assert stem not in find_rules(engine, RULES / "tests" / stem / "quiet.log")
+def test_every_sample_passes(ruleset: RuleSet) -> None:
+    results = run_samples(ruleset, [RULES])
+    assert [result for result in results if result.status != PASSED] == []
+    assert len(results) >= 2 * len(ruleset.rules)
 
 
 def test_every_metric_sample_fires_and_no_quiet_one_does(engine: Engine, ruleset: RuleSet) -> None:
     for rule in ruleset.rules:
         if rule.category == "host_metrics":
-            stem = Path(rule.path).stem
-            rows = len((RULES / "tests" / stem / "fires.log").read_bytes().splitlines())
-            assert find_rules(engine, RULES / "tests" / stem / "fires.log") == [stem] * rows
-            assert find_rules(engine, RULES / "tests" / stem / "quiet.log") == []
+            folder = RULES / "tests" / Path(rule.path).stem
+            for name, wanted in (("fires.log", [rule.id]), ("quiet.log", [])):
+                events = list(read_sample(folder / name, "host_metrics"))
+                assert events
+                assert [[match.rule.id for match in engine.judge(event)] for event in events] == [wanted] * len(events)
 
 
 def test_recorded_attacks_are_seen_and_ordinary_work_is_left_alone(engine: Engine, corpora: Path) -> None:
@@ -110,7 +85,8 @@ def test_recorded_attacks_are_seen_and_ordinary_work_is_left_alone(engine: Engin
     seen = dict.fromkeys(("malicious", "benign", "suspicious"), 0)
     loud = dict(seen)
     for label in labels:
-        events = read_events(recorded / "logs" / f"{label['id']}.log")
+        lines = (recorded / "logs" / f"{label['id']}.log").read_bytes().splitlines()
+        events = read_audit(lines, Counters())
         ranks = [match.rule.level.rank for event in events for match in engine.judge(event)]
         seen[label["label"]] += max(ranks, default=-1) >= 2
         loud[label["label"]] += max(ranks, default=-1) >= 3

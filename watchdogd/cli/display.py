@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from watchdogd.entities import Alert, FieldMap, FieldValue, Process, Verdict
 
-_LEVEL_STYLES = {
+LEVEL_STYLES = {
     Level.CRITICAL: "bold white on red",
     Level.HIGH: "bold red",
     Level.MEDIUM: "bold yellow",
@@ -79,7 +79,7 @@ def render_alert(alert: Alert) -> Text:
 def _render_head(alert: Alert) -> Text:
     text = Text()
     text.append(f"{_format_time(alert.time_ms)}  ", "dim")
-    text.append(f" {alert.level.upper()} ", _LEVEL_STYLES[alert.level])
+    text.append(f" {alert.level.upper()} ", LEVEL_STYLES[alert.level])
     text.append(f"  {_clean(alert.rule.title)}", "bold")
     if alert.state != "active":
         text.append(f"  {_clean(alert.state)}", "magenta")

@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": "watchdogd.cli.replay",
     "decode": "watchdogd.cli.decode",
     "check": "watchdogd.cli.check",
+    "rules": "watchdogd.cli.rules",
     "test-alert": "watchdogd.cli.test_alert",
     "install": "watchdogd.cli.install",
     "version": "watchdogd.cli.version",
@@ -41,7 +42,7 @@ and writes alerts to the journal and to webhooks.
 """
 _EPILOG = """\
 `watchdogd COMMAND --help` tells more. Results go to standard output, everything else to standard error.
-Exit codes: 0 fine; 1 check found an error; 2 usage, configuration or a rule that cannot be loaded.
+Exit codes: 0 fine; 1 check or rules test found an error; 2 usage, configuration or a rule that cannot be loaded.
 """
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from watchdogd.errors import WatchdogdError
+
 if TYPE_CHECKING:
     import argparse
+
+    from watchdogd.entities import Rule
+    from watchdogd.match.library import RuleSet
+    from watchdogd.match.syntax import Correlation, RuleBody
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -32,3 +38,20 @@ def add_rules_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="read the rules below DIR instead of the configured folders (may repeat)",
     )
+
+
+def find_rules(ruleset: RuleSet, text: str) -> list[Rule]:
+    """Rules of a set by id, title (whatever its case) or file. Raises WatchdogdError where there is none."""
+    import difflib  # noqa: PLC0415 -- only where a rule is asked for
+
+    everything: list[RuleBody | Correlation] = [*ruleset.bodies, *ruleset.correlations]
+    wanted, path = text.casefold(), Path(text)
+    by_word = [found.rule for found in everything if wanted in (found.rule.id, found.rule.title.casefold())]
+    by_file = [found.rule for found in everything if Path(found.rule.path) in (path, path.resolve())]
+    by_stem = [found.rule for found in everything if Path(found.rule.path).stem == text]
+    if found := by_word or by_file or by_stem:
+        return found
+    titles = {found.rule.title.casefold(): found.rule.title for found in everything}
+    near = difflib.get_close_matches(wanted, titles, n=1)
+    hint = f"did you mean {titles[near[0]]!r}?" if near else "`watchdogd rules list` shows them all"
+    raise WatchdogdError(f"no rule has the id, title or file {text!r} ({hint})")

@@ -45,6 +45,11 @@ class _OneValue:
         return self._subject.folded_lines()
 
 
+def hold_to_one_value(subject: Subject, field: str, value: FieldValue) -> Subject:
+    """Return the subject with that field reduced to one of its values."""
+    return _OneValue(subject, field, value)
+
+
 def find_names(condition: syntax.Condition) -> Iterator[str]:
     """Detections that stand in a condition without `not` before them."""
     if isinstance(condition, syntax.Named):
