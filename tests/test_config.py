@@ -22,9 +22,9 @@ from watchdogd.config import (
 )
 from watchdogd.conversion import list_settings
 from watchdogd.entities import Level
-from watchdogd.errors import ConfigError
+from watchdogd.errors import ConfigError, Place
 from watchdogd.marks import caret_lines
-from watchdogd.resources import find_resource
+from watchdogd.resources import find_packaged_rules, find_resource
 
 FIXTURES = Path(__file__).parent / "config"
 SHIPPED = Path(__file__).parents[1] / "config.yaml"
@@ -100,7 +100,8 @@ def names_in(data: object, prefix: str = "") -> set[str]:
 
 def test_the_shipped_file_states_the_defaults() -> None:
     shipped = load_config(SHIPPED, environ={})
-    assert shipped.rules.folders == ("rules",)
+    assert shipped.rules.folders == ("packaged", "rules")
+    assert (shipped.rules.disabled, shipped.rules.levels, shipped.rules.placeholders) == ((), {}, None)
     assert msgspec.structs.replace(shipped, rules=RulesSettings(), path=None) == Config()
     assert shipped.warnings == ()
 
@@ -256,6 +257,38 @@ def test_rule_folders_follow_the_contract(tmp_path: Path) -> None:
     assert rule_folders(Config(), [], elsewhere) == (find_resource("rules"),)
     (elsewhere / "config.yaml").touch()
     assert rule_folders(Config(), [], elsewhere) == (elsewhere / "rules",)
+
+
+def test_packaged_rules_are_a_layer_by_name(tmp_path: Path) -> None:
+    packaged = find_resource("rules")
+    (tmp_path / "rules").mkdir()
+    named = load_config(write(tmp_path, "rules: {folders: [packaged, rules]}\n"), environ={})
+    assert rule_folders(named, [], Path("/")) == (packaged, tmp_path / "rules")
+    silent = load_config(write(tmp_path, "late_after_s: 1\n"), environ={})
+    assert rule_folders(silent, [], Path("/")) == (packaged, tmp_path / "rules")
+    (tmp_path / "rules").rmdir()
+    assert rule_folders(silent, [], Path("/")) == (packaged,)
+    (tmp_path / "rules").symlink_to(packaged)
+    assert [folder.resolve() for folder in rule_folders(named, [], Path("/"))] == [packaged]
+
+
+def test_packaged_rules_are_the_systems_where_it_has_them_but_never_in_a_checkout(tmp_path: Path) -> None:
+    system, installed = tmp_path / "share", tmp_path / "installed"
+    (installed / "data").mkdir(parents=True)
+    assert find_packaged_rules(system, installed) == find_resource("rules")
+    system.mkdir()
+    assert find_packaged_rules(system, installed) == system
+    assert find_packaged_rules(system) == find_resource("rules")
+
+
+def test_what_is_changed_of_rules_is_known_with_its_place(tmp_path: Path) -> None:
+    one, other = "9f1c3c3e-5f0e-4e43-b0a2-5e2f4a9d7c11", "11111111-1111-4111-8111-11111111111A"
+    text = f"rules:\n  disabled:\n    - {one}\n  levels:\n    {other}: low\n  placeholders: lists.yaml\n"
+    rules = load_config(path := write(tmp_path, text), environ={}).rules
+    assert rules.disabled == (one,)
+    assert rules.levels == {other: Level.LOW}
+    assert rules.placeholders == str(tmp_path / "lists.yaml")
+    assert rules.places == {f"disabled.{one}": Place(str(path), 3, 7), f"levels.{other}": Place(str(path), 5, 5)}
 
 
 # Secrets.

@@ -17,12 +17,14 @@ from watchdogd import conversion, secret_files
 from watchdogd.entities import Level
 from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
 from watchdogd.marks import MarkedDocument, load_documents, read_text
-from watchdogd.resources import find_resource
+from watchdogd.resources import find_packaged_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 DEFAULT_PATH = Path("/etc/watchdogd/config.yaml")
+PACKAGED = "packaged"
+"""In `rules.folders`: the rules that come with watchdogd."""
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _ENVIRONMENT = {
@@ -30,12 +32,22 @@ _ENVIRONMENT = {
     "OLLAMA_MODEL": "triage.model",
     "AI_ENABLED": "triage.enabled",
 }
+_SOCKET_PATH_BYTES = 107
 _NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z"
 
 Text = Annotated[str, Meta(min_length=1)]
 FilePath = Annotated[str, Meta(min_length=1, extra={"path": True})]
 Timeout = Annotated[float, Meta(gt=0, le=86_400)]
+RuleId = Annotated[
+    str,
+    Meta(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z", extra={"form": "a rule's id (a UUID)"}),
+]
 Url = Annotated[str, Meta(extra={"check": secret_files.complain_url, "mask": secret_files.mask_url})]
+
+
+def complain_socket_path(value: str) -> str | None:
+    """Say that no socket can have this name (unix(7): 107 bytes), None where it can."""
+    return "must not be longer than 107 bytes" if len(os.fsencode(value)) > _SOCKET_PATH_BYTES else None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,9 +93,14 @@ class SourcesSettings(Settings, frozen=True, kw_only=True):
 
 
 class RulesSettings(Settings, frozen=True, kw_only=True):
-    """Folders of Sigma rules as written, relative to the file's folder; `rule_folders` resolves them."""
+    """Folders of Sigma rules as written (`rule_folders` resolves them), and what is changed about their rules."""
 
     folders: tuple[Text, ...] = ()
+    disabled: tuple[RuleId, ...] = ()
+    levels: dict[RuleId, Level] = field(default_factory=dict)
+    placeholders: FilePath | None = None
+    places: Annotated[dict[str, Place], Meta(extra={"internal": True})] = field(default_factory=dict)
+    """Where `disabled.ID` and `levels.ID` stand."""
 
 
 def _default_deadlines() -> dict[Level, float]:
@@ -148,6 +165,14 @@ class WebhookSettings(Settings, frozen=True, kw_only=True):
     secret: Annotated[str | None, Meta(extra={"internal": True, "mask": secret_files.mask_all})] = None
 
 
+class ControlSettings(Settings, frozen=True, kw_only=True):
+    """The socket that `watchdogd reload` and `watchdogd status` ask."""
+
+    path: Annotated[str, Meta(min_length=1, extra={"path": True, "check": complain_socket_path})] = (
+        "/run/watchdogd/control.sock"
+    )
+
+
 class LogSettings(Settings, frozen=True, kw_only=True):
     """What the daemon says of itself."""
 
@@ -163,6 +188,7 @@ class Config(Settings, frozen=True, kw_only=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     journald: JournaldSettings = field(default_factory=JournaldSettings)
     webhooks: tuple[WebhookSettings, ...] = ()
+    control: ControlSettings = field(default_factory=ControlSettings)
     log: LogSettings = field(default_factory=LogSettings)
     late_after_s: Annotated[float, Meta(gt=0)] = 3600.0
     path: Annotated[str | None, Meta(extra={"internal": True})] = None
@@ -223,27 +249,44 @@ def read_config(
     webhooks = tuple(_complete_webhooks(config.webhooks, place_of, search, problems))
     problems.sort(key=lambda problem: (problem.place.path, problem.place.line or 0, problem.place.column or 0))
     source = str(path.absolute()) if path is not None else None
-    return msgspec.structs.replace(config, webhooks=webhooks, warnings=tuple(problems), path=source), problems
+    rules = msgspec.structs.replace(config.rules, places=_place_rules(config.rules, document))
+    config = msgspec.structs.replace(config, rules=rules, webhooks=webhooks, warnings=tuple(problems), path=source)
+    return config, problems
 
 
 def rule_folders(config: Config, given: Sequence[Path], cwd: Path) -> tuple[Path, ...]:
-    """Choose the rule folders: those given, else the configuration's, else ./rules, else the packaged ones.
+    """Choose the rule folders, lowest layer first: those given, else the configuration's, else ./rules, else packaged.
 
-    `given` is what `--rules` says. `./rules` counts only beside a `config.yaml` in the working directory.
+    `given` is what `--rules` says. `./rules` counts only beside a `config.yaml` in the working directory. A
+    configuration that names no folders has the packaged rules and, above them, its own `rules` where that is there.
     """
     if given:
         return tuple(given)
+    folder = Path(config.path).parent if config.path is not None else cwd
     if config.rules.folders:
-        folder = Path(config.path).parent if config.path is not None else cwd
-        return tuple(folder / name for name in config.rules.folders)
+        named = (find_packaged_rules() if name == PACKAGED else folder / name for name in config.rules.folders)
+        return _drop_repeated(named)
     if (cwd / "config.yaml").is_file() and (cwd / "rules").is_dir():
         return (cwd / "rules",)
-    return (find_resource("rules"),)
+    if config.path is not None and (folder / "rules").is_dir():
+        return _drop_repeated((find_packaged_rules(), folder / "rules"))
+    return (find_packaged_rules(),)
 
 
 def describe(config: Config) -> dict[str, Any]:
     """Return every setting as plain data that may be shown and logged: no secret in it."""
     return conversion.describe(config)
+
+
+def _drop_repeated(folders: Iterable[Path]) -> tuple[Path, ...]:
+    """Each folder once, by whatever name: in a checkout the packaged rules and `rules` are one."""
+    return tuple({folder.resolve(): folder for folder in folders}.values())
+
+
+def _place_rules(rules: RulesSettings, document: MarkedDocument) -> dict[str, Place]:
+    disabled = enumerate(rules.disabled)
+    places = {f"disabled.{rule_id}": document.place_value("rules", "disabled", index) for index, rule_id in disabled}
+    return places | {f"levels.{rule_id}": document.place("rules", "levels", rule_id) for rule_id in rules.levels}
 
 
 def _read_document(path: Path | None) -> tuple[MarkedDocument, list[Problem]]:

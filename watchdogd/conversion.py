@@ -149,8 +149,8 @@ class _Converter:
 
     def _convert_pair(self, info: inspect.DictType, key: object, item: object, keys: Keys) -> tuple[Any, Any]:
         here = (*keys, key if isinstance(key, str | int) else str(key))
-        kind, _ = _unwrap(info.key_type)
-        complaint, hint = _complain(kind, key, {})
+        kind, extra = _unwrap(info.key_type)
+        complaint, hint = _complain(kind, key, extra)
         if complaint is not None:
             message = f"{name_of(keys)}: the key {_show(key)} {complaint}"
             self.problems.append(Problem(self.place(here, True), message, hint=hint))  # noqa: FBT003 - a Callable has no keywords

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
+SYSTEM_RULES = Path("/usr/share/watchdogd/rules")
 _CHECKOUT = {
     "rules": "rules",
     "systemd": "systemd",
@@ -23,3 +24,14 @@ def find_resource(name: str) -> Path:
         if candidate.exists():
             return candidate
     raise FileNotFoundError(f"watchdogd is installed without its {name}: install it again")
+
+
+def find_packaged_rules(system: Path = SYSTEM_RULES, package: Path = _PACKAGE) -> Path:
+    """Folder of the rules that come with watchdogd.
+
+    It is /usr/share/watchdogd/rules, where `watchdogd install` or a distribution put them, else the one inside this
+    installation. A checkout always has its own.
+    """
+    if (package / "data").is_dir() and system.is_dir():
+        return system
+    return find_resource("rules")

@@ -1,4 +1,4 @@
-"""Counters of everything that passes, and of everything that is lost. One registry, handed to each room."""
+"""Counters of everything that passes, and of everything that is lost; gauges. One registry, handed to each room."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: Counter[str] = Counter()
+        self._gauges: dict[str, float] = {}
 
     def add(self, name: str, amount: int = 1) -> None:
         """Raise a counter; amount 0 makes the name known."""
@@ -30,3 +31,13 @@ class Counters:
         """All values, sorted by name."""
         with self._lock:
             return dict(sorted(self._values.items()))
+
+    def set_gauge(self, name: str, value: float) -> None:
+        """Say how something stands now. Names do not end in `_total`; each is documented beside the counters."""
+        with self._lock:
+            self._gauges[name] = value
+
+    def gauges(self) -> dict[str, float]:
+        """All gauges, sorted by name."""
+        with self._lock:
+            return dict(sorted(self._gauges.items()))

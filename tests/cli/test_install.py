@@ -42,6 +42,8 @@ def test_install_and_uninstall_leave_nothing_behind(tmp_path: Path, capsys: pyte
     assert not re.search("@[A-Z]+@", unit)
     assert (tmp_path / "etc/watchdogd/config.yaml").is_file()
     assert (tmp_path / "etc/audit/rules.d/50-watchdogd.rules").is_file()
+    assert (tmp_path / "usr/share/watchdogd/rules/execution/world_writable_directory.yml").is_file()
+    assert [path.name for path in (tmp_path / "etc/watchdogd/rules").iterdir()] == ["README"]
     assert not list(tmp_path.rglob("tests"))
     written = {path for path in tmp_path.rglob("*") if path.is_file()}
     said = capsys.readouterr().out

@@ -62,7 +62,8 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = {"socket.connect", "socket.bind", "socket.sendto", "sqlite3.connect", "os.mkdir", "os.rename", "os.remove"}
 
 def watch(event, arguments):
-    if event in FORBIDDEN or (event == "open" and arguments[2] & WRITES and arguments[0] != os.devnull):
+    named = event == "open" and not isinstance(arguments[0], int)  # a number: the pipe to the reader process
+    if event in FORBIDDEN or (named and arguments[2] & WRITES and arguments[0] != os.devnull):
         os.write(2, f"TRAP {event} {arguments[:1]!r}\\n".encode())
         os._exit(99)
 

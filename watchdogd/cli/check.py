@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[str, str]) -> Report:
     """Load what `run` would load. Raises WatchdogdError where a named file or folder is not there to be checked."""
-    from watchdogd.config import read_config, rule_folders  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.config import read_config  # noqa: PLC0415 - start-up of other commands
     from watchdogd.marks import read_text  # noqa: PLC0415
-    from watchdogd.match.library import load_rules  # noqa: PLC0415
+    from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
 
     for folder in given:
         if not folder.is_dir():
@@ -81,9 +81,10 @@ def examine(path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[s
         config, _ = read_config(None, environ={})
     source = None if path is None else str(path)
     usable = not any(problem.severity == "error" for problem in problems)
-    folders = rule_folders(config, given, cwd)
+    chosen = choose_sources(config, given, cwd)
+    folders = chosen.folders
     try:
-        rules = load_rules(folders)
+        rules = load_sources(chosen)
     except RuleError as error:
         return Report(config, folders, (*problems, *error.problems), None, (), source, usable)
     return Report(config, folders, (*problems, *rules.warnings), rules.rules, rules.inactive, source, usable)

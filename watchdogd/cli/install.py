@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchdogd.cli.placement import Placed, Placement
 from watchdogd.errors import WatchdogdError
-from watchdogd.resources import find_resource
+from watchdogd.resources import SYSTEM_RULES, find_resource
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +25,8 @@ HELP = "put unit, configuration, rules and catalog in place (root)"
 
 CONFIG_PATH: Final = Path("/etc/watchdogd/config.yaml")
 RULES_PATH: Final = Path("/etc/watchdogd/rules")
+"""The admin's layer, above the packaged rules."""
+PACKAGED_RULES_PATH: Final = SYSTEM_RULES
 UNIT_PATH: Final = Path("/etc/systemd/system/watchdogd.service")
 STATUS_SERVICE_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.service")
 STATUS_TIMER_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.timer")
@@ -33,6 +35,17 @@ SYSUSERS_PATH: Final = Path("/usr/lib/sysusers.d/watchdogd.conf")
 TMPFILES_PATH: Final = Path("/usr/lib/tmpfiles.d/watchdogd.conf")
 AUDIT_RULES_PATH: Final = Path("/etc/audit/rules.d/50-watchdogd.rules")
 ACCOUNT: Final = "watchdogd"
+
+_RULES_README: Final = f"""\
+Your own Sigma rules: every .yml and .yaml file here and in folders below, except in folders named `tests`.
+What you save takes effect within a second or so; `watchdogd reload` waits for it and prints every mistake.
+While anything is broken, the rules from before stay in force (`watchdogd status`).
+
+The rules that come with watchdogd are in {PACKAGED_RULES_PATH}; an update writes them anew, so leave them alone:
+- another version of one: copy it here and keep its id, and yours takes its place;
+- switch one off, or give it another level: `rules.disabled` and `rules.levels` in {CONFIG_PATH};
+- an exception for this host: a Sigma filter here.
+"""
 
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_@+./-]+")
 """What needs no quoting in a unit's ExecStart."""
@@ -119,6 +132,7 @@ def list_files(program: Sequence[str], *, audit_rules: bool) -> list[Placed]:
         Placed(CONFIG_PATH, find_resource("config.yaml").read_bytes(), editable=True),
     ]
     files.extend(_list_rules())
+    files.append(Placed(RULES_PATH / "README", _RULES_README.encode(), editable=True))
     if audit_rules:
         files.append(Placed(AUDIT_RULES_PATH, (units / "audit.rules").read_bytes(), editable=True, mode=0o640))
     return files
@@ -129,7 +143,7 @@ def _list_rules() -> Iterator[Placed]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if path.suffix in {".yml", ".yaml"} and "tests" not in relative.parts:
-            yield Placed(RULES_PATH / relative, path.read_bytes(), editable=True)
+            yield Placed(PACKAGED_RULES_PATH / relative, path.read_bytes())
 
 
 def _unit_word(word: str) -> str:

@@ -51,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
     """Print every alert once, after its verdict. 0 fine, 2 unreadable input, bad rules, or no model with `on`."""
     from watchdogd.cli.losses import report_losses  # noqa: PLC0415 -- start-up of other commands
     from watchdogd.cli.progress import ReadProgress  # noqa: PLC0415
-    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415
-    from watchdogd.match.library import load_rules  # noqa: PLC0415
+    from watchdogd.config import load_config  # noqa: PLC0415
+    from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
     from watchdogd.telemetry import Counters  # noqa: PLC0415
 
     config = load_config(args.config, environ=os.environ, overrides={})
-    rules = load_rules(rule_folders(config, args.rules, Path.cwd()))
+    rules = load_sources(choose_sources(config, args.rules, Path.cwd()))
     counters = Counters()
     judge = build_judge(rules, counters)
     show = print_json if args.format == "json" else print_text

@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the explanation. 0 whether it matches or not; 2 without such a rule, event or file."""
-    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415 - start-up of other commands
-    from watchdogd.match.library import load_rules  # noqa: PLC0415
+    from watchdogd.config import load_config  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
 
     config = load_config(args.config, environ=os.environ, overrides={})
-    ruleset = load_rules(rule_folders(config, args.rules, Path.cwd()))
+    ruleset = load_sources(choose_sources(config, args.rules, Path.cwd()))
     rules = find_rules(ruleset, args.rule)
     rule = rules[-1]  # of several in one file the last builds on the others
     body = next((body for body in ruleset.bodies if body.rule.id == rule.id), None)

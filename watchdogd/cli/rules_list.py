@@ -60,15 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list. 0 fine, 2 where the rules cannot be loaded or no such tactic is known."""
-    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415 - start-up of other commands
-    from watchdogd.match.library import load_rules  # noqa: PLC0415
+    from watchdogd.config import load_config  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
 
     tactic = None if args.tactic is None else find_tactic(args.tactic)
     config = load_config(args.config, environ=os.environ, overrides={})
-    folders = rule_folders(config, args.rules, Path.cwd())
+    sources = choose_sources(config, args.rules, Path.cwd())
+    folders = sources.folders
     rows = [
         row
-        for row in list_rows(load_rules(folders), folders)
+        for row in list_rows(load_sources(sources), folders)
         if (args.level is None or row.rule.level.rank >= Level(args.level).rank)
         and (tactic is None or f"attack.{tactic}" in row.rule.tags)
         and (row.reason or not args.inactive)

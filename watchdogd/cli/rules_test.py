@@ -39,13 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the samples said. 0 fine, 1 one failed (with --strict: or a warning), 2 rules cannot be loaded."""
-    from watchdogd.config import load_config, rule_folders  # noqa: PLC0415 - start-up of other commands
-    from watchdogd.match.library import load_rules  # noqa: PLC0415
+    from watchdogd.config import load_config  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
     from watchdogd.samples import FAILED, find_leftovers, run_samples  # noqa: PLC0415
 
     config = load_config(args.config, environ=os.environ, overrides={})
-    folders = rule_folders(config, args.rules, Path.cwd())
-    ruleset = load_rules(folders)
+    sources = choose_sources(config, args.rules, Path.cwd())
+    folders = sources.folders
+    ruleset = load_sources(sources)
     only = {rule.id for text in args.rules_wanted for rule in find_rules(ruleset, text)} or None
     results = run_samples(ruleset, folders, only)
     problems = [problem for result in results if (problem := result.problem) is not None]

@@ -16,7 +16,7 @@ from watchdogd.match.link import link
 from watchdogd.match.syntax import FileReading, Overrides, ReadRequest, RuleSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["READ_TIMEOUT_S", "RuleSet", "gather_problems", "load_rules", "read_files"]
 
@@ -32,6 +32,7 @@ def load_rules(
     *,
     overrides: Overrides = _NO_OVERRIDES,
     placeholders: Path | None = None,
+    read: Callable[[Sequence[Path], Path | None], list[FileReading]] | None = None,
     timeout_s: float = READ_TIMEOUT_S,
 ) -> RuleSet:
     """Read every `.yml` and `.yaml` file of the folders, recursively, folders named `tests` left out.
@@ -45,9 +46,11 @@ def load_rules(
     layers, problems = find_layers(folders)
     if placeholders is not None:
         layers.insert(0, [placeholders])
-    readings = iter(read_files([path for layer in layers for path in layer], placeholders, timeout_s=timeout_s))
-    read = [[next(readings) for _ in layer] for layer in layers]
-    return link([*read, gather_problems(folders, read, problems)], overrides)
+    paths = [path for layer in layers for path in layer]
+    answer = read(paths, placeholders) if read else read_files(paths, placeholders, timeout_s=timeout_s)
+    readings = iter(answer)
+    found = [[next(readings) for _ in layer] for layer in layers]
+    return link([*found, gather_problems(folders, found, problems)], overrides)
 
 
 def gather_problems(
