@@ -53,6 +53,9 @@ DETECTIONS = [
     ("detection:\n  sel: {F|gt: x}\n  condition: sel", (6, 9), "incompatible", ""),
     ("detection:\n  sel: {F|exists: 5}\n  condition: sel", (6, 9), "incompatible", ""),
     ("detection:\n  sel: {F|base64: 'a*'}\n  condition: sel", (6, 9), "wildcards", ""),
+    ("detection:\n  sel: {F|expand: admins}\n  condition: sel", (6, 9), "without a placeholder", "%admins%"),
+    ("detection:\n  sel: {F|expand: []}\n  condition: sel", (6, 9), "without a placeholder", "%admins%"),
+    ("detection:\n  sel: {F|cased|fieldref: G}\n  condition: sel", (6, 9), "no meaning beside", "without regard"),
     (
         "detection:\n  sel: {F|expand: '%admins%'}\n  condition: sel",
         (6, 9),
@@ -233,59 +236,6 @@ def test_no_level_is_a_warning(tmp_path: Path) -> None:
     (problem,) = read_problems(tmp_path, HEAD.replace("level: medium\n", "") + GOOD)
     assert problem.severity == "warning"
     assert link_folders(tmp_path).bodies[0].rule.level == "medium"
-
-
-SOURCES = [
-    ("{product: linux, category: process_creation}", "process_creation", ""),
-    ("{category: file_event}", "file_event", ""),
-    ("{product: linux, service: auditd}", "auditd", ""),
-    ("{product: linux}", "auditd", ""),
-    ("{product: linux, category: host_metrics}", "host_metrics", ""),
-    ("{product: linux, service: auditd, category: file_access}", "file_access", ""),
-    ("{product: windows, category: process_creation}", "", "product 'windows'"),
-    ("{product: linux, service: sshd}", "", "service 'sshd'"),
-    ("{product: linux, category: dns_query}", "", "category 'dns_query'"),
-]
-
-
-@pytest.mark.parametrize(("source", "view", "reason"), SOURCES)
-def test_a_log_source_that_nothing_produces_is_no_mistake(tmp_path: Path, source: str, view: str, reason: str) -> None:
-    text = HEAD.replace("{product: linux, category: process_creation}", source)
-    assert read_problems(tmp_path, text + GOOD) == ()
-    (body,) = link_folders(tmp_path).bodies
-    assert body.view == view
-    assert reason in body.reason
-    assert bool(body.detections) is bool(view)
-
-
-OTHER_KINDS = {
-    "correlation": """\
-        title: Many
-        id: 5f0b3f4e-6a1c-4a53-9a7e-0f6f1f7d1c03
-        level: high
-        correlation: {type: event_count, rules: [x], group-by: [User], timespan: 10m, condition: {gte: 5}}
-        """,
-    "filter": """\
-        title: Not that
-        id: 5f0b3f4e-6a1c-4a53-9a7e-0f6f1f7d1c04
-        level: low
-        logsource: {product: linux, category: process_creation}
-        filter: {rules: any, sel: {User: root}, condition: not sel}
-        """,
-}
-
-
-@pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_correlations_and_filters_are_listed_as_inactive(tmp_path: Path, kind: str) -> None:
-    assert read_problems(tmp_path, dedent(OTHER_KINDS[kind])) == ()
-    (body,) = link_folders(tmp_path).bodies
-    assert (body.view, body.reason) == ("", f"{kind} rules are not supported by this version")
-
-
-def test_a_broken_correlation_is_a_mistake(tmp_path: Path) -> None:
-    (problem,) = read_problems(tmp_path, dedent(OTHER_KINDS["correlation"]).replace("event_count", "event_cuont"))
-    assert "event_cuont" in problem.message
-    assert problem.place.line == 4
 
 
 @pytest.mark.parametrize(

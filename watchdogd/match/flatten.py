@@ -82,6 +82,8 @@ def _find_values(name: str, placeholders: Placeholders) -> tuple[Any, ...]:
     found = placeholders.values.get(name)
     if found:
         return found
+    if name in placeholders.values:
+        raise UnusableError(f"the placeholder %{name}% has no values: its list in {placeholders.path} is empty")
     if placeholders.path:
         near = difflib.get_close_matches(name, placeholders.values, n=1)
         hint = f"did you mean %{near[0]}%?" if near else f"add `{name}: [...]` there"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _TECHNIQUE = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?)", re.IGNORECASE)
 _DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_OWN_KEYS = ("triage", "group_by", "cooldown", "notify")
+_OWN_KEYS = ("triage", "group_by", "cooldown", "notify", "disabled")
+_AMENDMENT_KEYS = frozenset({"id", "level", "description", "watchdogd"})
 _TRIAGE = ("auto", "always", "never")
 _LEVELS = tuple(level.value for level in Level)
 _KEY_OF_ERROR: tuple[tuple[type[Exception], str], ...] = (
@@ -78,20 +79,25 @@ def suggest(word: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def read_rule(document: MarkedDocument, report: Report) -> Rule | None:
-    """Read what alerts show of a rule; None where it has no usable id or level (reported)."""
-    data: dict[str, Any] = document.data
+def check_head(report: Report) -> None:
+    """Report what is wrong with the keys that every kind of document has."""
     _, errors = SigmaRule.from_dict_common_params(
-        {key: value for key, value in data.items() if key != "id"}, collect_errors=True
+        {key: value for key, value in report.document.data.items() if key != "id"}, collect_errors=True
     )
     for error in errors:
         if not isinstance(error, _OWN_CHECKS):
             key = next((key for kind, key in _KEY_OF_ERROR if isinstance(error, kind)), "title")
             report.add((key,), _plain(error))
-    rule_id, level = _read_id(data, report), _read_level(data, report)
-    source = _read_source(data, report)
+
+
+def read_rule(report: Report, *, has_source: bool = True) -> Rule | None:
+    """Read what alerts show of a rule; None where it has no usable id, level or log source (reported)."""
+    check_head(report)
+    data: dict[str, Any] = report.document.data
+    rule_id, level = read_id(report), read_level(report)
+    source = read_source(report) if has_source else None
     triage = _read_triage(data, report)
-    if rule_id is None or level is None or source is None:
+    if rule_id is None or level is None or (source is None and has_source):
         return None
     tags = tuple(str(tag) for tag in _list(data, "tags"))
     return Rule(
@@ -103,48 +109,69 @@ def read_rule(document: MarkedDocument, report: Report) -> Rule | None:
         tags=tags,
         falsepositives=tuple(str(text) for text in _list(data, "falsepositives")),
         references=tuple(str(text) for text in _list(data, "references")),
-        product=source.product,
-        category=source.category,
-        service=source.service,
-        path=document.path,
+        product=source.product if source else None,
+        category=source.category if source else None,
+        service=source.service if source else None,
+        path=report.document.path,
         triage=triage,
     )
 
 
-def read_extras(document: MarkedDocument, report: Report) -> syntax.Extras:
+def read_extras(report: Report) -> syntax.Extras:
     """Validate the rest of the rule's own `watchdogd:` key; what is wrong is reported and left out."""
-    own = document.data.get("watchdogd")
+    own = report.document.data.get("watchdogd")
     if not isinstance(own, dict):
         return syntax.Extras()
     for key in own:
         if key not in _OWN_KEYS:
-            report.add(("watchdogd", key), f"unknown key {key!r}", suggest(key, _OWN_KEYS) or _one_of(_OWN_KEYS))
+            report.add(("watchdogd", key), f"unknown key {key!r}", suggest(key, _OWN_KEYS) or one_of(_OWN_KEYS))
     cooldown = own.get("cooldown")
     seconds = _DURATION.fullmatch(cooldown) if isinstance(cooldown, str) else None
     if cooldown is not None and seconds is None:
         report.add(("watchdogd", "cooldown"), f"not a duration: {cooldown!r}", "such as 30s, 10m, 2h or 1d")
+    disabled = own.get("disabled", False)
+    if not isinstance(disabled, bool):
+        report.add(("watchdogd", "disabled"), f"not true or false: {disabled!r}")
     return syntax.Extras(
+        disabled=disabled is True,
         group_by=_read_names(own, "group_by", report),
         cooldown_s=int(seconds[1]) * _SECONDS[seconds[2]] if seconds else None,
         notify=_read_names(own, "notify", report),
     )
 
 
-def choose_view(rule: Rule) -> tuple[str, str]:
-    """Which view of an event the rule's log source asks for; where nothing here produces it, "" and the reason."""
-    if rule.product not in (None, "linux"):
-        return "", f"nothing here produces logs of the product {rule.product!r}: this version watches Linux"
-    if rule.category in syntax.CATEGORIES and rule.service in (None, "auditd"):
-        return rule.category or "", ""
-    if rule.category is None and rule.service in (None, "auditd"):
-        return syntax.RECORDS, ""
-    if rule.service not in (None, "auditd"):
-        return "", f"the service {rule.service!r} is not read by this version"
-    return "", f"no event of this version has the category {rule.category!r}"
+def is_amendment(data: dict[str, Any]) -> bool:
+    """Tell whether the document says something of a rule that stands elsewhere: an id, and little else."""
+    own = data.get("watchdogd")
+    disables = isinstance(own, dict) and "disabled" in own
+    return "id" in data and data.keys() <= _AMENDMENT_KEYS and ("level" in data or disables)
 
 
-def _read_id(data: dict[str, Any], report: Report) -> str | None:
-    value = data.get("id")
+def read_amendment(report: Report) -> syntax.Amendment | None:
+    """None where it cannot be used (reported)."""
+    data: dict[str, Any] = report.document.data
+    before = len(report.problems)
+    rule_id = read_id(report)
+    level = read_level(report) if "level" in data else None
+    extras = read_extras(report)
+    for key in data.get("watchdogd") or ():
+        if key != "disabled":
+            hint = "it can be disabled, or be given another level: copy the rule to change more"
+            report.add(("watchdogd", key), f"{key!r} cannot be said of a rule that stands elsewhere", hint)
+    if rule_id is None or len(report.problems) > before:
+        return None
+    return syntax.Amendment(rule_id, report.document.place("id"), extras.disabled, level)
+
+
+def read_name(data: dict[str, Any]) -> str:
+    """Return the name by which others refer to the document, empty where it has none."""
+    name = data.get("name")
+    return name if isinstance(name, str) else ""
+
+
+def read_id(report: Report) -> str | None:
+    """None where there is none, or it is no UUID (reported)."""
+    value = report.document.data.get("id")
     hint = "a random UUID, as `uuidgen` prints it"
     if value is None:
         report.add(("id",), "the rule has no id", f"alert ids depend on it: add `id:` with {hint}")
@@ -156,21 +183,21 @@ def _read_id(data: dict[str, Any], report: Report) -> str | None:
         return None
 
 
-def _read_level(data: dict[str, Any], report: Report) -> Level | None:
-    value = data.get("level")
+def read_level(report: Report) -> Level | None:
+    """Medium where there is none (a warning), None where it is none of Sigma's (reported)."""
+    value = report.document.data.get("level")
     if value is None:
-        report.add((), "the rule has no level: medium is assumed", _one_of(_LEVELS), severity="warning")
+        report.add((), "the rule has no level: medium is assumed", one_of(_LEVELS), severity="warning")
         return Level.MEDIUM
     if isinstance(value, str) and value.lower() in _LEVELS:
         return Level(value.lower())
-    report.add(("level",), f"unknown level {value!r}", suggest(value, _LEVELS) or _one_of(_LEVELS))
+    report.add(("level",), f"unknown level {value!r}", suggest(value, _LEVELS) or one_of(_LEVELS))
     return None
 
 
-def _read_source(data: dict[str, Any], report: Report) -> SigmaLogSource | None:
-    value = data.get("logsource")
-    if value is None and ("correlation" in data):
-        return SigmaLogSource(product="linux")
+def read_source(report: Report) -> SigmaLogSource | None:
+    """None where it has none, or an unusable one (reported)."""
+    value = report.document.data.get("logsource")
     if not isinstance(value, dict):
         report.add(("logsource",), "the rule has no log source", "such as `product: linux, category: process_creation`")
         return None
@@ -186,12 +213,12 @@ def _read_triage(data: dict[str, Any], report: Report) -> str:
     if own is None:
         return "auto"
     if not isinstance(own, dict):
-        report.add(("watchdogd",), "not a map", _one_of(_OWN_KEYS))
+        report.add(("watchdogd",), "not a map", one_of(_OWN_KEYS))
         return "auto"
     triage = own.get("triage", "auto")
     if triage in _TRIAGE:
         return str(triage)
-    report.add(("watchdogd", "triage"), f"unknown value {triage!r}", suggest(triage, _TRIAGE) or _one_of(_TRIAGE))
+    report.add(("watchdogd", "triage"), f"unknown value {triage!r}", suggest(triage, _TRIAGE) or one_of(_TRIAGE))
     return "auto"
 
 
@@ -209,7 +236,8 @@ def _list(data: dict[str, Any], key: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _one_of(words: Iterable[str]) -> str:
+def one_of(words: Iterable[str]) -> str:
+    """Hint at all words that could stand there."""
     return "one of " + ", ".join(words)
 
 

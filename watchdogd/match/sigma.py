@@ -11,27 +11,25 @@ import hashlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-from sigma import exceptions as se
-from sigma.correlations import SigmaCorrelationRule
-from sigma.filters import SigmaFilter
 
 from watchdogd.errors import ProblemsError
 from watchdogd.marks import decode_text, load_documents, read_bytes
 from watchdogd.match import syntax
 from watchdogd.match.compile import compile_body
 from watchdogd.match.files import show_path
-from watchdogd.match.header import Report, choose_view, read_extras, read_rule
+from watchdogd.match.header import Report, is_amendment, read_amendment, read_extras, read_name, read_rule
+from watchdogd.match.logsources import choose_view
 from watchdogd.match.placeholders import Placeholders, read_placeholders
+from watchdogd.match.read_correlation import read_correlation
 from watchdogd.match.read_detection import DetectionReader
+from watchdogd.match.read_filter import read_filter
 
 if TYPE_CHECKING:
     from watchdogd.errors import Problem
     from watchdogd.marks import MarkedDocument
-
-_OTHER_KINDS: tuple[tuple[str, Any], ...] = (("correlation", SigmaCorrelationRule), ("filter", SigmaFilter))
 
 
 def answer_request(request: syntax.ReadRequest) -> list[syntax.FileReading]:
@@ -91,29 +89,24 @@ def _read_body(document: MarkedDocument, report: Report, placeholders: Placehold
     if "action" in document.data:
         report.add(("action",), "`action` documents are not part of Sigma 2", "write each rule out in full")
         return None
-    rule, extras = read_rule(document, report), read_extras(document, report)
-    place = document.place("id")
-    for key, kind in _OTHER_KINDS:
-        if key in document.data:
-            _check_other(document, key, kind, report)
-            reason = f"{key} rules are not supported by this version"
-            return None if rule is None else syntax.RuleBody(rule, place, "", {}, None, reason, extras)
+    if is_amendment(document.data):
+        return read_amendment(report)
+    if "correlation" in document.data:
+        return read_correlation(report, read_rule(report, has_source=False), read_extras(report))
+    if "filter" in document.data:
+        return read_filter(report, placeholders)
+    return _read_rule(report, placeholders)
+
+
+def _read_rule(report: Report, placeholders: Placeholders) -> syntax.RuleBody | None:
+    rule, extras = read_rule(report), read_extras(report)
     parsed = DetectionReader(report, placeholders, "detection").read()
     if rule is None or parsed is None:
         return None
     view, reason = choose_view(rule)
     detections, condition = parsed if view else ({}, None)
-    name = document.data.get("name")
-    return syntax.RuleBody(
-        rule, place, view, detections, condition, reason, extras, name if isinstance(name, str) else ""
-    )
-
-
-def _check_other(document: MarkedDocument, key: str, kind: Any, report: Report) -> None:  # noqa: ANN401 - a class
-    parsed = kind.from_dict(dict(document.data), collect_errors=True)
-    for error in parsed.errors:
-        if isinstance(error, (se.SigmaCorrelationRuleError, se.SigmaFilterError, se.SigmaDetectionError)):
-            report.add((key,), str(error))
+    name, place = read_name(report.document.data), report.document.place("id")
+    return syntax.RuleBody(rule, place, view, detections, condition, reason, extras, name)
 
 
 def main() -> None:

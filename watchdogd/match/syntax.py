@@ -160,6 +160,7 @@ class Extras(msgspec.Struct, frozen=True):
     group_by: tuple[str, ...] = ()
     cooldown_s: int | None = None
     notify: tuple[str, ...] = ()
+    disabled: bool = False
 
 
 class RuleBody(msgspec.Struct, frozen=True, tag="rule"):
@@ -239,7 +240,17 @@ class FilterBody(msgspec.Struct, frozen=True, tag="filter"):
     name: str = ""
 
 
-Body: TypeAlias = RuleBody | CorrelationBody | FilterBody
+class Amendment(msgspec.Struct, frozen=True, tag="amendment"):
+    """What a file of the same or a later layer says of a rule that stands elsewhere, by its id alone."""
+
+    id: str
+    place: Place
+    disabled: bool = False
+    level: Level | None = None
+    """None: the rule keeps its own."""
+
+
+Body: TypeAlias = RuleBody | CorrelationBody | FilterBody | Amendment
 
 
 class FileReading(msgspec.Struct, frozen=True):
@@ -290,6 +301,9 @@ class Correlation(msgspec.Struct, frozen=True):
     """Only correlations above it hear of it."""
     reason: str = ""
     """Why it can never match here (a rule that it needs is inactive); empty where it can."""
+    copy_of: str = ""
+    """Where a filter names a correlation above another one, that one's id: of the lower one, this is a copy of which
+    only the upper one hears. Its `rule.id` is of its own."""
 
 
 class ReadRequest(msgspec.Struct, frozen=True):
@@ -322,10 +336,11 @@ class RuleSet(msgspec.Struct, frozen=True):
     def rules(self) -> tuple[Rule, ...]:
         """Rules that can match, correlations among them."""
         events = (body.rule for body in self.bodies if body.view)
-        return (*events, *(found.rule for found in self.correlations if not found.reason))
+        return (*events, *(found.rule for found in self.correlations if not found.reason and not found.copy_of))
 
     @property
     def inactive(self) -> tuple[tuple[Rule, str], ...]:
         """Rules that never match here, and why."""
         events = ((body.rule, body.reason) for body in self.bodies if not body.view)
-        return (*events, *((found.rule, found.reason) for found in self.correlations if found.reason))
+        correlations = ((found.rule, found.reason) for found in self.correlations if found.reason and not found.copy_of)
+        return (*events, *correlations)
