@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence  # noqa: TC003 - msgspec reads the annotations
 from enum import StrEnum
 from typing import Protocol
 
@@ -15,6 +16,13 @@ FieldMap = dict[str, FieldValue | tuple[FieldValue, ...]]
 
 FieldTriple = tuple[str, str, str]
 """Name, raw value and interpreted value of one audit field; order and repeated names are kept."""
+
+
+VOLATILE_FIELDS: Mapping[str, frozenset[str]] = {
+    "SYSCALL": frozenset({"exit", "a0", "a1", "a2", "a3", "items", "ppid", "pid"}),
+    "PATH": frozenset({"inode"}),
+}
+"""By type of record, fields whose numbers hardly ever come again."""
 
 
 class Level(StrEnum):
@@ -104,6 +112,17 @@ class AuditRecord(Protocol):
     def position(self) -> Position | None:
         """Where the line stood, None for sockets and replay."""
 
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """Parts of the line behind its header that may come again in other lines of this type.
+
+        Each holds whole fields and what they mean depends on nothing else. What lies between them are the values of
+        VOLATILE_FIELDS. Empty where the line cannot be cut.
+        """
+
+    def read_piece(self, piece: bytes) -> tuple[FieldTriple, ...] | None:
+        """The fields of one of the pieces; None where they do not stand alone after all."""
+
     def get(self, name: str) -> str | None:
         """Raw value of the first field of that name, None where absent."""
 
@@ -161,7 +180,8 @@ class Event(msgspec.Struct, frozen=True):
     id: EventId
     source: str
     records: tuple[AuditRecord, ...] = ()
-    views: tuple[View, ...] = ()
+    views: Sequence[View] = ()
+    """`decode` makes them when they are first asked for."""
     process: Process | None = None
     lineage: tuple[Process, ...] = ()
     """Ancestors, parent first."""
@@ -171,6 +191,8 @@ class Event(msgspec.Struct, frozen=True):
     """True where watchdogd itself is the actor: never matched, always counted."""
     seen_before: bool = False
     """True where the other source gave the same event before, with records missing: nothing is learned twice."""
+    categories: frozenset[str] | None = None
+    """All that `views` can be of, known without making them; None where only `views` tells."""
 
 
 class Rule(msgspec.Struct, frozen=True):

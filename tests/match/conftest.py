@@ -30,6 +30,10 @@ class HandMadeRecord(msgspec.Struct, frozen=True):
     fields: tuple[FieldTriple, ...]
     line: bytes
     position: Position | None = None
+    pieces: tuple[bytes, ...] = ()
+
+    def read_piece(self, piece: bytes) -> tuple[FieldTriple, ...] | None:
+        raise NotImplementedError(piece)
 
     def get(self, name: str) -> str | None:
         return next((raw for field, raw, _ in self.fields if field == name), None)

@@ -14,6 +14,7 @@ import msgspec
 
 from watchdogd.decode import tables
 from watchdogd.decode.interpret import interpret_fields, read_enriched, split_body
+from watchdogd.decode.pieces import cut_line, read_alone
 from watchdogd.decode.words import look_up_fields
 from watchdogd.entities import FieldTriple, Position, Record  # noqa: TC001 - msgspec reads annotations at run time
 
@@ -72,6 +73,7 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     pairs_cache: list[Pair] | None = None
     values_cache: dict[str, str] | None = None
     fields_cache: tuple[FieldTriple, ...] | None = None
+    pieces_cache: tuple[bytes, ...] | None = None
 
     @property
     def line(self) -> bytes:
@@ -115,6 +117,21 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
                 found = look_up_fields(self.type, self.record.data[self.body_at :])
             self.fields_cache = found or interpret_fields(self.type, self.pairs, self.enriched)
         return self.fields_cache
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """Parts of the body that may come again, each of which can be read alone."""
+        pieces = self.pieces_cache
+        if pieces is None:
+            pieces = self.pieces_cache = cut_line(self.type, self.record.data, self.body_at)
+        return pieces
+
+    def read_piece(self, piece: bytes) -> tuple[FieldTriple, ...] | None:
+        """The fields of one of them; None where they do not stand alone."""
+        if self.type not in _PLAIN_BODIES:
+            return self.fields
+        text, enriched = split_body(piece)
+        return read_alone(self.type, piece, _parse_body(self.type, text), read_enriched(enriched))
 
     def get(self, name: str) -> str | None:
         """Raw value of the first field of that name, quotes and hex as written, None where absent."""

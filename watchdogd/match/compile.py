@@ -29,7 +29,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "eq": operator.eq,
 }
 _DECIMAL = re.compile(r"[+-]?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
-_TRUE, _FALSE = ("true", "yes"), ("false", "no")
+TRUTHS = {True: ("true", "yes"), False: ("false", "no")}
 _SECONDS_BELOW = 10_000_000_000
 """Larger numbers are ms since the epoch, smaller ones seconds (until the year 2286)."""
 
@@ -117,7 +117,7 @@ def _compile_value(field: str | None, value: syntax.Value) -> Predicate:  # noqa
         case syntax.Number():
             return _compile_number(field, value)
         case syntax.Truth():
-            return _compile_texts(field, [syntax.Text((text,)) for text in (_TRUE if value.value else _FALSE)])
+            return _compile_texts(field, [syntax.Text((text,)) for text in TRUTHS[value.value]])
         case syntax.Network():
             return _ask_plain(field, _network_matcher(value.network))
     if field is None:

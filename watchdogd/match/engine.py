@@ -8,7 +8,8 @@ from watchdogd.entities import Match
 from watchdogd.match import syntax
 from watchdogd.match.compile import Compiled, compile_body
 from watchdogd.match.evidence import collect_fields, find_names
-from watchdogd.match.index import Index, find_atoms, find_types
+from watchdogd.match.index import find_clauses, find_types
+from watchdogd.match.lookup import RecordIndex, ViewIndex
 from watchdogd.match.subject import RecordSubject, ViewSubject
 
 if TYPE_CHECKING:
@@ -36,35 +37,40 @@ class Engine:
     def __init__(self, ruleset: RuleSet) -> None:
         """Compile every active rule. Raises ValueError where RE2 refuses a pattern (the reader checks that)."""
         self._rules: list[_Judged] = []
-        atoms: dict[str, dict[int, Atoms | None]] = {}
+        clauses: dict[str, dict[int, tuple[Atoms, ...]]] = {}
         for body in ruleset.bodies:
             if body.view and body.condition is not None:
-                atoms.setdefault(body.view, {})[len(self._rules)] = find_atoms(body)
+                clauses.setdefault(body.view, {})[len(self._rules)] = find_clauses(body)
                 self._rules.append(_compile_rule(body, body.condition))
-        self._indexes = {view: Index(by_number) for view, by_number in atoms.items()}
+        of_records = clauses.pop(syntax.RECORDS, None)
+        self._records = None if of_records is None else RecordIndex(of_records)
+        self._views = {view: ViewIndex(by_number) for view, by_number in clauses.items()}
 
     def judge(self, event: Event) -> list[Match]:
         """All rules that the event satisfies, in the order of the set, each once. Events of our own are not judged."""
         if event.own:
             return []
         matches: dict[int, Match] = {}
-        self._judge_records(event, matches)
-        for view in event.views:
-            index = self._indexes.get(view.category)
-            if index is not None:
-                subject = ViewSubject(view, event.records)
-                for number in index.find(subject):
-                    if number not in matches:
-                        self._hold(number, event, view.category, [("", subject)], matches)
-        return [matches[number] for number in sorted(matches)]
+        records = event.records
+        if self._records is not None and records:
+            numbers = self._records.find(records)
+            if numbers:
+                self._judge_records(event, numbers, matches)
+        if event.categories is None or not self._views.keys().isdisjoint(event.categories):
+            for view in event.views:
+                index = self._views.get(view.category)
+                numbers = () if index is None else index.find(view, records)
+                if numbers:
+                    subject = ViewSubject(view, records)
+                    for number in numbers:
+                        if number not in matches:
+                            self._hold(number, event, view.category, [("", subject)], matches)
+        return [matches[number] for number in sorted(matches)] if matches else []
 
-    def _judge_records(self, event: Event, matches: dict[int, Match]) -> None:
-        index = self._indexes.get(syntax.RECORDS)
-        if index is None or not event.records:
-            return
+    def _judge_records(self, event: Event, numbers: Sequence[int], matches: dict[int, Match]) -> None:
         subjects = [RecordSubject(record) for record in event.records]
         named = [(f"{subject.type}.", subject) for subject in subjects]
-        for number in index.find_in_records(subjects):
+        for number in numbers:
             self._hold(number, event, syntax.RECORDS, named, matches)
 
     def _hold(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from watchdogd.entities import VOLATILE_FIELDS
 
-    from watchdogd.entities import AuditRecord, FieldValue, View
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from watchdogd.entities import AuditRecord, FieldTriple, FieldValue, View
 
 
 class Subject(Protocol):
@@ -130,9 +132,17 @@ class RecordSubject(_Texts):
     def find_lines(self) -> Iterable[str]:
         """Return the line, then what it holds in another form."""
         yield show_bytes(self._record.line)
-        for _, raw, interpreted in self._record.fields:
-            if len(raw) > len(interpreted) and not raw.startswith('"'):
-                yield interpreted
+        yield from find_hidden_text(self.type, self._record.fields)
+
+
+def find_hidden_text(kind: str, fields: Iterable[FieldTriple]) -> Iterator[str]:
+    """Values that a record of type `kind` holds in another form, above all in hex: keywords are sought in them, too."""
+    volatile = VOLATILE_FIELDS.get(kind, ())
+    for name, raw, interpreted in fields:
+        if interpreted == raw or name in volatile or raw.startswith('"'):
+            continue
+        if len(raw) > len(interpreted) or "\\x" in interpreted:  # escaped bytes make a text longer than its hex
+            yield interpreted
 
 
 def show_value(value: FieldValue) -> str:
