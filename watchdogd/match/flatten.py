@@ -17,9 +17,12 @@ from sigma.rule.detection import SigmaDetectionItem
 from watchdogd.match import syntax
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from watchdogd.match.placeholders import Placeholders
 
 _PLACEHOLDER = re.compile(r"%([^%\\]+)%")
+_NEEDS_FIELD = (syntax.Compare, syntax.TimePart, syntax.OtherField)
 _MAX_EXPANSIONS = 10_000
 
 _OPERATORS = {
@@ -44,6 +47,8 @@ def flatten_pair(key: str | None, value: Any, placeholders: Placeholders) -> syn
     """One field, its modifiers and its value or values. Raises UnusableError and SigmaError."""
     field, *modifiers = (key or "").split("|")
     values = value if isinstance(value, list) else [value]
+    if "re" in modifiers and not all(isinstance(one, str) for one in values):
+        raise UnusableError("`re` takes text", "quote the pattern")
     if "expand" not in modifiers:
         test = flatten_item(SigmaDetectionItem.from_mapping(key, value))
     elif not values:
@@ -113,8 +118,18 @@ def flatten_item(item: Any) -> syntax.Test:  # noqa: ANN401 - pySigma's own type
     values = tuple(flatten_value(value) for value in item.value) or (syntax.Null(),)
     if item.field is None and any(isinstance(value, (syntax.Null, syntax.Exists)) for value in values):
         raise UnusableError("a keyword without text", "give the field whose value is to be absent")
+    if item.field is None and any(isinstance(value, _NEEDS_FIELD) for value in _spread(values)):
+        raise UnusableError("a keyword has no value to compare", "give the field: `Field|gt: 5`")
     every = item.value_linking is sc.ConditionAND
     return syntax.Test(field=item.field, values=values, every=every, negated=bool(item.negated))
+
+
+def _spread(values: tuple[syntax.Value, ...]) -> Iterator[syntax.Value]:
+    for value in values:
+        if isinstance(value, syntax.AnyOf):
+            yield from _spread(value.values)
+        else:
+            yield value
 
 
 def flatten_value(value: Any) -> syntax.Value:  # noqa: ANN401, C901, PLR0911 - one line for each type that Sigma has

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sigma import exceptions as se
 from sigma.conditions import ConditionIdentifier, ConditionItem, ConditionSelector, SigmaCondition
-from sigma.modifiers import modifier_mapping
+from sigma.modifiers import modifier_mapping, reverse_modifier_mapping
 
 from watchdogd.match import syntax
 from watchdogd.match.flatten import UnusableError, flatten_condition, flatten_pair
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from watchdogd.match.placeholders import Placeholders
 
 _RE2_HINT = "patterns run on RE2, in linear time: it has no lookaround and no backreferences"
+_INCOMPATIBLE = re.compile(r"Modifier (\w+) incompatible to value type of '(.*)'", re.DOTALL)
+_TAKES = {
+    **dict.fromkeys(("gt", "gte", "lt", "lte"), "it takes a number, without quotes"),
+    **dict.fromkeys(("minute", "hour", "day", "week", "month", "year"), "it takes a whole number, and stands first"),
+    **dict.fromkeys(("i", "ignorecase", "m", "multiline", "s", "dotall"), "it stands behind `re`"),
+    "exists": "it takes true or false",
+}
 
 
 class DetectionReader:
@@ -141,6 +149,9 @@ class DetectionReader:
 def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, UnusableError):
         return error.message, error.hint
+    if found := _INCOMPATIBLE.fullmatch(str(error)):
+        modifier = reverse_modifier_mapping.get(found[1], found[1])
+        return f"`{modifier}` cannot be applied to {found[2]!r}", _TAKES.get(modifier, "quote it if it is text")
     if isinstance(error, se.SigmaRegularExpressionError):
         return str(error).replace("b'", "'"), _RE2_HINT
     if "Unsupported type" in str(error):
