@@ -37,6 +37,11 @@ _WORDING = (
     ("found unhashable key", "a list or map as a key", "quote text that holds braces or brackets"),
     ("did not find expected node content", "no value where one must stand", "check commas, brackets and braces"),
     ("found undefined alias", "an alias to an anchor that does not exist", "quote text that begins with '*'"),
+    (
+        "expected alphabetic or numeric character",
+        "an anchor or alias without a name",
+        "quote text that begins with '*'",
+    ),
     ("found unknown escape character", "an unknown escape", "use 'single quotes' where \\ is meant literally"),
     ("found a tab character", "a tab in the indentation", "indent with spaces"),
 )

@@ -15,10 +15,13 @@ from watchdogd.errors import Problem, ProblemsError, RuleError, WatchdogdError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from watchdogd.config import Config, WebhookSettings
     from watchdogd.entities import Rule
+    from watchdogd.errors import Place
+    from watchdogd.match.sources import RuleSources
+    from watchdogd.match.syntax import FileReading, RuleSet
 
 HELP = "check configuration and rules, and show what would be in force"
 
@@ -46,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     add_rules_option(parser)
     parser.add_argument("--strict", action="store_true", help="a warning fails the check too")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object")
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "github"),
+        default="text",
+        help="json: one object; github: annotations of GitHub Actions",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     report = examine(args.config, args.rules, Path.cwd(), dict(os.environ))
     if args.format == "json":
         sys.stdout.write(msgspec.json.encode(document(report)).decode() + "\n")
+    elif args.format == "github":
+        sys.stdout.writelines(f"{annotate(problem)}\n" for problem in report.problems)
     else:
         sys.stdout.writelines(f"{line}\n" for line in render(report))
     failures = report.count("error") + (report.count("warning") if args.strict else 0)
@@ -64,7 +74,7 @@ def examine(path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[s
     """Load what `run` would load. Raises WatchdogdError where a named file or folder is not there to be checked."""
     from watchdogd.config import read_config  # noqa: PLC0415 - start-up of other commands
     from watchdogd.marks import read_text  # noqa: PLC0415
-    from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
+    from watchdogd.match.sources import choose_sources  # noqa: PLC0415
 
     for folder in given:
         if not folder.is_dir():
@@ -84,10 +94,67 @@ def examine(path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[s
     chosen = choose_sources(config, given, cwd)
     folders = chosen.folders
     try:
-        rules = load_sources(chosen)
+        rules, warnings = lint_rules(chosen)
     except RuleError as error:
         return Report(config, folders, (*problems, *error.problems), None, (), source, usable)
-    return Report(config, folders, (*problems, *rules.warnings), rules.rules, rules.inactive, source, usable)
+    return Report(config, folders, (*problems, *warnings), rules.rules, rules.inactive, source, usable)
+
+
+def lint_rules(
+    sources: RuleSources, read: Callable[[Sequence[Path], Path | None], list[FileReading]] | None = None
+) -> tuple[RuleSet, tuple[Problem, ...]]:
+    """Load rules, and say of them what is allowed and surely not meant. Raises RuleError as loading does.
+
+    `read` stands for the reader process, asked for its warnings.
+    """
+    from watchdogd.match.library import read_files  # noqa: PLC0415 - as above
+    from watchdogd.match.lint_set import lint_set  # noqa: PLC0415
+    from watchdogd.match.sources import load_sources  # noqa: PLC0415
+
+    ask = read or (lambda paths, placeholders: read_files(paths, placeholders, lint=True))
+    readings: list[FileReading] = []
+
+    def remember(paths: Sequence[Path], placeholders: Path | None) -> list[FileReading]:
+        readings.extend(ask(paths, placeholders))
+        return readings
+
+    rules = load_sources(sources, remember)
+    found = (*rules.warnings, *lint_set(rules, readings, locate))
+    order = {reading.path: number for number, reading in enumerate(readings)}
+    return rules, tuple(sorted(found, key=lambda problem: _order(problem.place, order)))
+
+
+def _order(place: Place, order: dict[str, int]) -> tuple[int, int, int]:
+    return order.get(place.path, len(order)), place.line or 0, place.column or 0
+
+
+def locate(place: Place, keys: tuple[str | int, ...]) -> Place:
+    """Find a key, from the top of the document whose id stands at `place`; `place` itself where it is not there."""
+    from watchdogd.marks import load_documents, read_text  # noqa: PLC0415 - as above
+
+    try:
+        documents, _ = load_documents(read_text(Path(place.path)), place.path)
+    except ProblemsError:
+        return place
+    found = [document.place_value(*keys) for document in documents if document.place("id") == place]
+    return found[0] if found else place
+
+
+def annotate(problem: Problem) -> str:
+    """One problem as a workflow command of GitHub Actions."""
+    place = problem.place
+    parts = [("file", place.path), ("line", place.line), ("col", place.column)]
+    told = ",".join(f"{name}={_escape(str(value), more=True)}" for name, value in parts if value is not None)
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return f"::{problem.severity} {told}::{_escape(problem.message + hint)}"
+
+
+def _escape(text: str, *, more: bool = False) -> str:
+    """As the runner unescapes it: data, and (`more`) properties."""
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - as above
+
+    text = escape_controls(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace(":", "%3A").replace(",", "%2C") if more else text
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -121,8 +188,7 @@ def render(report: Report) -> Iterator[str]:
     from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - as above
 
     for problem in report.problems:
-        yield escape_controls(str(problem))
-        yield from _show_source(problem, report.config_file)
+        yield from show_problem(problem, report.config_file)
     if report.problems:
         yield ""
     if report.is_config_usable:
@@ -132,6 +198,14 @@ def render(report: Report) -> Iterator[str]:
             yield f"{name:<{width}}  {escape_controls(text)}".rstrip()
         yield ""
     yield f"{_count(report.count('error'), 'error')}, {_count(report.count('warning'), 'warning')}"
+
+
+def show_problem(problem: Problem, config_path: str | None = None) -> Iterator[str]:
+    """One problem with its source line and a caret."""
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - as above
+
+    yield escape_controls(str(problem))
+    yield from _show_source(problem, config_path)
 
 
 def _show_source(problem: Problem, config_path: str | None) -> list[str]:

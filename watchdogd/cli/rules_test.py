@@ -45,13 +45,12 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, environ=os.environ, overrides={})
     sources = choose_sources(config, args.rules, Path.cwd())
-    folders = sources.folders
     ruleset = load_sources(sources)
     only = {rule.id for text in args.rules_wanted for rule in find_rules(ruleset, text)} or None
-    results = run_samples(ruleset, folders, only)
+    results = run_samples(ruleset, sources.folders, only)
     problems = [problem for result in results if (problem := result.problem) is not None]
     if only is None:
-        problems += find_leftovers(folders)
+        problems += find_leftovers(sources.folders)
     if args.format == "json":
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(results, problems))).decode() + "\n")
     elif args.format == "junit":

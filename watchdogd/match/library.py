@@ -66,16 +66,16 @@ def gather_problems(
 
 
 def read_files(
-    paths: Sequence[Path], placeholders: Path | None = None, *, timeout_s: float = READ_TIMEOUT_S
+    paths: Sequence[Path], placeholders: Path | None = None, *, timeout_s: float = READ_TIMEOUT_S, lint: bool = False
 ) -> list[FileReading]:
-    """Have the reader process read files: one reading for each, in the same order, unlinked.
+    """Have the reader process read files: one reading for each, in the same order, unlinked; `lint` adds warnings.
 
     Raises RuleError where that process gives no answer.
     """
     if not paths:
         return []
     request = ReadRequest(
-        tuple(os.fsencode(path) for path in paths), None if placeholders is None else os.fsencode(placeholders)
+        tuple(os.fsencode(path) for path in paths), None if placeholders is None else os.fsencode(placeholders), lint
     )
     try:
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module; paths come by standard input, no shell

@@ -21,6 +21,7 @@ from watchdogd.match import syntax
 from watchdogd.match.compile import compile_body
 from watchdogd.match.files import show_path
 from watchdogd.match.header import Report, is_amendment, read_amendment, read_extras, read_name, read_rule
+from watchdogd.match.lint import lint_document
 from watchdogd.match.logsources import choose_view
 from watchdogd.match.placeholders import Placeholders, read_placeholders
 from watchdogd.match.read_correlation import read_correlation
@@ -39,13 +40,16 @@ def answer_request(request: syntax.ReadRequest) -> list[syntax.FileReading]:
     return [
         syntax.FileReading(placeholders.path, placeholders.digest, (), placeholders.problems)
         if path == given
-        else read_file(Path(os.fsdecode(path)), placeholders)
+        else read_file(Path(os.fsdecode(path)), placeholders, lint=request.lint)
         for path in request.paths
     ]
 
 
-def read_file(path: Path, placeholders: Placeholders) -> syntax.FileReading:
-    """Read every document of one file, and report every mistake at once. Never raises for bad input."""
+def read_file(path: Path, placeholders: Placeholders, *, lint: bool = False) -> syntax.FileReading:
+    """Read every document of one file, and report every mistake at once. Never raises for bad input.
+
+    `lint` adds warnings of what is allowed and surely not meant.
+    """
     shown = show_path(path)
     try:
         data = read_bytes(path)
@@ -60,14 +64,14 @@ def read_file(path: Path, placeholders: Placeholders) -> syntax.FileReading:
     bodies: list[syntax.Body] = []
     for document in documents:
         if document.data is not None:
-            body, found = _read_document(document, text.splitlines(), placeholders)
+            body, found = _read_document(document, text.splitlines(), placeholders, lint=lint)
             bodies += body
             problems += found
     return syntax.FileReading(shown, digest, tuple(bodies), tuple(problems))
 
 
 def _read_document(
-    document: MarkedDocument, lines: list[str], placeholders: Placeholders
+    document: MarkedDocument, lines: list[str], placeholders: Placeholders, *, lint: bool
 ) -> tuple[list[syntax.Body], list[Problem]]:
     report = Report(document, lines)
     try:
@@ -75,10 +79,12 @@ def _read_document(
         if body is not None:
             if isinstance(body, syntax.RuleBody):
                 compile_body(body)
-            msgspec.msgpack.encode(body)
+            msgspec.msgpack.decode(msgspec.msgpack.encode(body), type=syntax.Body)
     except Exception as error:  # noqa: BLE001 - whatever a file holds is a message to its author, never a crash
         report.add((), f"cannot be used as a rule: {type(error).__name__}: {error}"[:300])
         body = None
+    if lint:
+        lint_document(report, body)
     return [] if body is None else [body], report.problems
 
 

@@ -314,6 +314,8 @@ class ReadRequest(msgspec.Struct, frozen=True):
     placeholders: bytes | None = None
     """A YAML file that gives the values of `expand` placeholders; where it is among the paths, too, its own mistakes
     are that reading's problems."""
+    lint: bool = False
+    """Warn of what is allowed and surely not meant, too."""
 
 
 class Overrides(msgspec.Struct, frozen=True):
