@@ -1,7 +1,8 @@
 """Recorded slices and hand-made forms against what the decoder is known to make of them.
 
 `golden/NAME.log` gives `golden/NAME.json`; `pytest --update-golden tests/decode` writes them anew, to be read before
-they are committed. All but forms.log are slices of our own recordings (../shared/data/recorded, the DEV host).
+they are committed. All but forms.log (hand-made) and paths.log (test_views.py says what was run) are slices of our own
+recordings (../shared/data/recorded, the DEV host).
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ _AUXILIARY_TYPES: Final = frozenset(
     {
         *("CWD", "PROCTITLE", "EOE", "BPRM_FCAPS", "SOCKETCALL", "IPC", "IPC_SET_PERM", "FD_PAIR", "MMAP", "OBJ_PID"),
         *(
-            "OPENAT2",
             "CAPSET",
             "MQ_OPEN",
             "MQ_SENDRECV",
@@ -51,7 +50,7 @@ class Built(NamedTuple):
 class _Parts:
     """Records of one event by what they are for."""
 
-    __slots__ = ("cwd", "execve", "paths", "proctitle", "reports", "sockaddr", "syscall", "warnings")
+    __slots__ = ("cwd", "execve", "open_how", "paths", "proctitle", "reports", "sockaddr", "syscall", "warnings")
 
     def __init__(self, records: Sequence[AuditLine]) -> None:
         self.syscall: AuditLine | None = None
@@ -60,6 +59,7 @@ class _Parts:
         self.reports: list[AuditLine] = []
         self.cwd: AuditLine | None = None
         self.sockaddr: AuditLine | None = None
+        self.open_how: AuditLine | None = None
         self.proctitle: AuditLine | None = None
         self.warnings: list[str] = []
         for line in records:
@@ -67,10 +67,7 @@ class _Parts:
             if kind == "PATH":
                 self.paths.append(line)
             elif kind in _SYSCALL_TYPES:
-                if self.syscall is not None:
-                    self.warnings.append("more than one SYSCALL record; the first one counts")
-                else:
-                    self.syscall = line
+                self._take_syscall(line)
             elif kind == "PROCTITLE":
                 self.proctitle = line
             elif kind == "CWD":
@@ -79,8 +76,16 @@ class _Parts:
                 self.execve.append(line)
             elif kind == "SOCKADDR":
                 self.sockaddr = line
+            elif kind == "OPENAT2":
+                self.open_how = line
             elif kind not in _AUXILIARY_TYPES:
                 self.reports.append(line)
+
+    def _take_syscall(self, line: AuditLine) -> None:
+        if self.syscall is None:
+            self.syscall = line
+        else:
+            self.warnings.append("more than one SYSCALL record; the first one counts")
 
 
 def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool = False) -> Built:
@@ -106,7 +111,7 @@ def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool =
             argv = _argv_of_proctitle(parts.proctitle)
         if facts.items is not None and len(parts.paths) < facts.items:
             missing.append(f"{len(parts.paths)} of {facts.items} PATH records")
-        seen = Observation(facts, argv, cwd, parts.paths, parts.sockaddr)
+        seen = Observation(facts, argv, cwd, parts.paths, parts.sockaddr, parts.open_how)
         views += view_syscall(seen, warnings)
         process = make_process(facts.actor, event_id.time_ms, argv, cwd)
     elif parts.paths or parts.execve or parts.cwd or parts.proctitle or parts.sockaddr:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _O_ACCMODE: Final = 0o3
 _O_CREAT: Final = 0o100
 _O_TRUNC: Final = 0o1000
+_O_PATH: Final = 0o10000000
 _AT_FDCWD: Final = frozenset({"ffffff9c", "ffffffffffffff9c"})
 _EINPROGRESS: Final = "-115"
 _IP_FAMILIES: Final = frozenset({"inet", "inet6"})
@@ -33,7 +34,7 @@ _IP_FAMILIES: Final = frozenset({"inet", "inet6"})
 class Observation:
     """One syscall with everything that its records say; paths are parsed when a view needs them."""
 
-    __slots__ = ("actor", "argv", "cwd", "facts", "name", "outcome", "path_lines", "sockaddr")
+    __slots__ = ("actor", "argv", "cwd", "facts", "name", "open_how", "outcome", "path_lines", "sockaddr")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Observation:
         cwd: str | None,
         path_lines: Sequence[AuditLine],
         sockaddr: AuditLine | None,
+        open_how: AuditLine | None = None,
     ) -> None:
         self.facts = facts
         self.name = facts.name
@@ -51,6 +53,7 @@ class Observation:
         self.cwd = cwd
         self.path_lines = path_lines
         self.sockaddr = sockaddr
+        self.open_how = open_how
 
     @property
     def paths(self) -> list[PathFacts]:
@@ -81,8 +84,10 @@ def _view_plain(seen: Observation) -> View:
     if seen.cwd is not None:
         fields["CurrentDirectory"] = seen.cwd
     if seen.path_lines:
-        names = [_resolve(seen, item, None) for item in seen.paths]
-        fields["TargetFilename"] = tuple(name for name in names if name is not None)
+        at = _AT_CALLS.get(seen.name, (None,))
+        names = [_resolve(seen, item, at[-1] if item.kind == "CREATE" else at[0]) for item in seen.paths]
+        found = tuple(name for name in names if name is not None)
+        _set(fields, "TargetFilename", found or None)
     address = _read_address(seen)
     if address is not None and address.path is not None:
         fields["SocketPath"] = address.path
@@ -94,7 +99,8 @@ def _view_exec(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: A
         return []
     fields = describe_actor(seen.actor)
     if "Image" not in fields and seen.path_lines:
-        _set(fields, "Image", _resolve(seen, read_path(seen.path_lines[0]), None))
+        at = _AT_CALLS.get(seen.name, (None,))
+        _set(fields, "Image", _resolve(seen, read_path(seen.path_lines[0]), at[0]))
     if seen.argv:
         fields["CommandLine"] = " ".join(seen.argv)
     _set(fields, "CurrentDirectory", seen.cwd)
@@ -103,7 +109,8 @@ def _view_exec(seen: Observation, warnings: list[str]) -> list[View]:  # noqa: A
 
 def _view_open(seen: Observation, warnings: list[str]) -> list[View]:
     flags = _open_flags(seen)
-    writes = bool(flags & _O_ACCMODE or flags & _O_TRUNC)
+    # O_PATH gives a handle that neither reads nor writes; its other flags are ignored.
+    writes = bool(flags & (_O_ACCMODE | _O_TRUNC)) and not flags & _O_PATH
     views = []
     for item in seen.paths:
         fields = _describe_target(seen, item, 0 if seen.name in _AT_CALLS else None, warnings)
@@ -119,9 +126,18 @@ def _view_open(seen: Observation, warnings: list[str]) -> list[View]:
 def _open_flags(seen: Observation) -> int:
     if seen.name == "creat":
         return _O_CREAT | _O_TRUNC | 1
-    if seen.name == "openat2":
-        return _O_ACCMODE  # flags are behind a pointer: the worst is assumed
+    if seen.name == "openat2":  # flags are behind a pointer; kernels since 5.16 record them (`oflag=0102`)
+        written = seen.open_how.get("oflag") if seen.open_how is not None else None
+        flags = _parse_octal(written)
+        return _O_ACCMODE if flags is None else flags  # without that record the worst is assumed
     return parse_hex(seen.facts.args[2 if seen.name == "openat" else 1]) or 0
+
+
+def _parse_octal(raw: str | None) -> int | None:
+    try:
+        return None if raw is None else int(raw, 8)
+    except ValueError:
+        return None
 
 
 def _view_creation(seen: Observation, warnings: list[str]) -> list[View]:
@@ -134,26 +150,31 @@ def _view_creation(seen: Observation, warnings: list[str]) -> list[View]:
     views = []
     for item in targets or others[-1:]:
         fields = _describe_target(seen, item, at[-1] if at else None, warnings)
-        if targets and others:
-            source_at = None if seen.name.startswith("sym") or not at else at[0]
-            _set(fields, "SourceFilename", _resolve(seen, others[0], source_at))
+        if targets and others and seen.name.startswith("sym"):
+            _set(fields, "SourceFilename", _resolve_link(others[0].name, fields.get("TargetFilename")))
+        elif targets and others:
+            _set(fields, "SourceFilename", _resolve(seen, others[0], at[0] if at else None))
         views.append(View("file_event", _ACTIONS.get(seen.name, seen.name), seen.outcome, fields))
     return views
 
 
 def _view_rename(seen: Observation, warnings: list[str]) -> list[View]:
-    """From is the item that went away and came back under the new name: the same inode."""
+    """From is the item that went away and came back under the new name: the same inode.
+
+    An exchange (renameat2) is two renames; the second one's new name is the old name of the first.
+    """
     if not seen.succeeded:
         return []
     created = [item for item in seen.paths if item.kind == "CREATE"]
     gone = [item for item in seen.paths if item.kind == "DELETE"]
-    at = _AT_CALLS.get(seen.name)
+    ways = [_AT_CALLS.get(seen.name, (None, None))]
+    ways.append(ways[0][::-1])
     views: list[View] = []
-    for item in created:
+    for item, (source_at, target_at) in zip(created, ways, strict=False):
         source = next((old for old in gone if old.inode == item.inode), gone[0] if gone else None)
-        fields = _describe_target(seen, item, at[-1] if at else None, warnings)
+        fields = _describe_target(seen, item, target_at, warnings)
         if source is not None:
-            _set(fields, "SourceFilename", _resolve(seen, source, at[0] if at else None))
+            _set(fields, "SourceFilename", _resolve(seen, source, source_at))
         views.append(View("file_event", "rename", seen.outcome, fields))
         views.append(View("file_rename", "rename", seen.outcome, fields))
     return views
@@ -213,7 +234,8 @@ def _describe_target(seen: Observation, item: PathFacts, at: int | None, warning
     name = _resolve(seen, item, at)
     _set(fields, "TargetFilename", name)
     if name is not None and name.startswith("<fd "):
-        warnings.append(f"{name}: relative to an open directory, whose path the log does not say")
+        what = "relative to an open directory" if "/" in name else "an open file"
+        warnings.append(f"{name}: {what}, whose path the log does not say")
     return fields
 
 
@@ -221,7 +243,7 @@ def _kind(item: AuditLine) -> str | None:
     return item.get("nametype") or item.get("objtype")
 
 
-def _set(fields: FieldMap, name: str, value: FieldValue) -> None:
+def _set(fields: FieldMap, name: str, value: FieldValue | tuple[FieldValue, ...]) -> None:
     """What is unknown is left out: a rule's `field: null` then holds, and context may fill it in."""
     if value is not None:
         fields[name] = value
@@ -237,8 +259,15 @@ def _resolve(seen: Observation, item: PathFacts, at: int | None) -> str | None:
     if at is not None:
         descriptor = seen.facts.args[at]
         if descriptor not in _AT_FDCWD:
-            return f"<fd {parse_hex(descriptor)}>/{name}"
+            return f"<fd {parse_hex(descriptor)}>{'/' if name else ''}{name}"
     return _normalise(f"{seen.cwd}/{name}") if seen.cwd is not None else name
+
+
+def _resolve_link(text: str | None, link: object) -> str | None:
+    """Where a symbolic link leads: what it says is relative to the folder that it lies in."""
+    if text is not None and not text.startswith("/") and isinstance(link, str):
+        text = f"{link.rpartition('/')[0]}/{text}"
+    return _normalise(text) if text is not None and text.startswith("/") else text
 
 
 def _normalise(path: str) -> str:
@@ -249,20 +278,19 @@ def _normalise(path: str) -> str:
 
 
 _AT_CALLS: Final[dict[str, tuple[int, ...]]] = {
-    "openat": (0,),
-    "openat2": (0,),
-    "mkdirat": (0,),
-    "mknodat": (0,),
-    "unlinkat": (0,),
-    "fchmodat": (0,),
-    "fchmodat2": (0,),
-    "fchownat": (0,),
-    "futimesat": (0,),
-    "utimensat": (0,),
+    **dict.fromkeys(
+        (
+            *("openat", "openat2", "mkdirat", "mknodat", "unlinkat", "fchmodat", "fchmodat2", "fchownat"),
+            *("futimesat", "utimensat", "execveat", "faccessat", "faccessat2", "newfstatat", "fstatat64", "statx"),
+            *("readlinkat", "name_to_handle_at", "open_tree", "fspick", "mount_setattr"),
+        ),
+        (0,),
+    ),
     "linkat": (0, 2),
     "symlinkat": (1,),
     "renameat": (0, 2),
     "renameat2": (0, 2),
+    "move_mount": (0, 2),
 }
 """Arguments that hold a directory's descriptor: source first, target last."""
 
