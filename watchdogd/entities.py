@@ -224,6 +224,22 @@ class Match(msgspec.Struct, frozen=True):
     fields: dict[str, str]
     category: str
     """Log source category or service of the view that matched."""
+    group: tuple[str, ...] | None = None
+    """Of a correlation: the values that its events have in common, case-folded."""
+    first_seen_ms: int | None = None
+    """Of a correlation: time of its first event."""
+
+
+class CorrelationRow(msgspec.Struct, frozen=True):
+    """What a correlation knows of one group, as the database keeps it; `state` None deletes it."""
+
+    rule_id: str
+    digest: str
+    """Of the correlation itself: another one must not go on with its state."""
+    group_key: str
+    state: bytes | None
+    updated_ms: int
+    """Time of the group's newest event."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.entities import Alert, Event, Position, Process, View
+from watchdogd.entities import Alert, Event, Position, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
-    from watchdogd.entities import EventId, Match, Record, Rule
+    from watchdogd.entities import CorrelationRow, EventId, Match, Record, Rule
     from watchdogd.match.engine import Engine
     from watchdogd.telemetry import Counters
 
@@ -23,6 +23,10 @@ log = logging.getLogger("watchdogd.judge")
 
 REPEAT_MS = 86_400_000
 """A sampled condition that goes on is alerted about again after this long."""
+
+
+SETTLED_MS = 5_000
+"""An event whose time is older than this by the wall clock must have come."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -53,6 +57,7 @@ class Judge:
         self._beside = dict(beside or {})
         self._enricher = enricher
         self._engine = engine
+        engine.correlator.count_in(counters)
         self._score = score
         self._counters = counters
         self._host = host
@@ -65,8 +70,14 @@ class Judge:
         return sum(decoder.pending for decoder in self._decoders())
 
     def replace_engine(self, engine: Engine) -> None:
-        """Judge by other rules from the next event on."""
+        """Judge by other rules from the next event on; correlations that are the same go on with what they know."""
+        engine.correlator.count_in(self._counters)
+        engine.correlator.adopt(self._engine.correlator)
         self._engine = engine
+
+    def take_correlations(self) -> list[CorrelationRow]:
+        """What correlations have learnt since the last call, to be stored with the alerts and the checkpoint."""
+        return self._engine.correlator.take_changes()
 
     def feed(self, records: Sequence[Record], now_ms: int) -> Judged:
         """Judge the events that these records, all of one source, complete."""
@@ -74,8 +85,10 @@ class Judge:
         return self._judge(decoder.feed(records, now_ms), now_ms=now_ms)
 
     def tick(self, now_ms: int) -> Judged:
-        """Judge the events that are complete because nothing more came."""
-        return self._judge(*(decoder.tick(now_ms) for decoder in self._decoders()), now_ms=now_ms)
+        """Judge the events that are complete because nothing more came, and what only time can tell."""
+        judged = self._judge(*(decoder.tick(now_ms) for decoder in self._decoders()), now_ms=now_ms)
+        overdue = self._pass_time(now_ms - SETTLED_MS, now_ms)
+        return Judged(judged.alerts + overdue, judged.closed, judged.events) if overdue else judged
 
     def drain(self, now_ms: int) -> Judged:
         """Judge what is left at the end of the input."""
@@ -132,13 +145,21 @@ class Judge:
         if event.own:
             self._counters.add("judge_own_events_total")
             return []
+        overdue = self._pass_time(event.id.time_ms, now_ms)
         matches = self._engine.judge(event)
         if event.id.name:
             matches = self._keep_new(matches, event.id)
         alerts = [self._build_alert(match, event, now_ms) for match in matches]
         if alerts:
             self._counters.add("judge_alerts_total", len(alerts))
-        return alerts
+        return overdue + alerts
+
+    def _pass_time(self, time_ms: int, now_ms: int) -> list[Alert]:
+        """Alerts of correlations that hold because their window has passed."""
+        firings = self._engine.advance(time_ms)
+        for _ in firings:
+            self._counters.add("judge_alerts_total")
+        return [self._build_alert(firing.match, firing.event or _stand_in(firing.match), now_ms) for firing in firings]
 
     def _keep_new(self, matches: list[Match], event_id: EventId) -> list[Match]:
         """Matches that did not hold at the last sample of the same thing: a disk is full once, not every ten seconds.
@@ -162,7 +183,7 @@ class Judge:
     def _build_alert(self, match: Match, event: Event, now_ms: int) -> Alert:
         score, reasons = self._score(match.rule, event)
         view = _find_view(event, match)
-        time_ms = event.id.time_ms
+        time_ms = match.event_ids[-1].time_ms
         return Alert(
             id=hash_alert_id(match),
             time_ms=time_ms,
@@ -177,8 +198,8 @@ class Judge:
             matched=match.fields,
             process=event.process,
             lineage=event.lineage,
-            group_key=_name_group(match.rule, event.process, event.id.name),
-            first_seen_ms=time_ms,
+            group_key=_name_group(match, event),
+            first_seen_ms=time_ms if match.first_seen_ms is None else match.first_seen_ms,
             last_seen_ms=time_ms,
             evidence_score=round(score, 3),
             reasons=reasons,
@@ -189,9 +210,14 @@ class Judge:
 
 
 def hash_alert_id(match: Match) -> str:
-    """sha256 over the rule's id and the completing event's, so that reading again gives the same id."""
-    text = f"{match.rule.id}\n{match.event_ids[-1].text()}"
+    """sha256 over the rule's id, the completing event's and the group's values: reading again gives the same id."""
+    text = "\n".join((match.rule.id, match.event_ids[-1].text(), *(match.group or ())))
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _stand_in(match: Match) -> Event:
+    """The completing event where a restart has forgotten all but its id."""
+    return Event(match.event_ids[-1], match.event_ids[-1].source)
 
 
 def _find_view(event: Event, match: Match) -> View:
@@ -202,6 +228,9 @@ def _find_view(event: Event, match: Match) -> View:
     return max(views, key=lambda view: sum(str(view.fields.get(name)) == value for name, value in match.fields.items()))
 
 
-def _name_group(rule: Rule, process: Process | None, name: str) -> str:
-    actor = f"{process.exe or '?'}|{process.uid}" if process else name
-    return f"{rule.id}|{actor}"
+def _name_group(match: Match, event: Event) -> str:
+    if match.group is not None:
+        return "|".join((match.rule.id, *match.group))
+    process = event.process
+    actor = f"{process.exe or '?'}|{process.uid}" if process else event.id.name
+    return f"{match.rule.id}|{actor}"

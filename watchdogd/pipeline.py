@@ -150,6 +150,10 @@ class Pipeline:
                 self._sources.discard(source)
             source = None
 
+    def is_reading(self, source: LineSource) -> bool:
+        """Whether that source is being read now."""
+        return source in self._sources
+
     async def _wait_unless_stopping(self, delay_s: float) -> bool:
         """Wait so long, or until `begin_stop`; True where that has been."""
         with contextlib.suppress(TimeoutError):
@@ -239,6 +243,7 @@ class Pipeline:
             checkpoint=self._ledger.checkpoint(),
             seen=self._seen,
             heartbeat=self._heartbeat(),
+            correlations=tuple(self.judge.take_correlations()),
         )
         new_ids = await self._commit_when_possible(batch)
         if new_ids is None:

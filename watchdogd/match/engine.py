@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from watchdogd.entities import Match
 from watchdogd.match import syntax
-from watchdogd.match.compile import Compiled, compile_body
+from watchdogd.match.compile import Compiled, compile_body, compile_detection
+from watchdogd.match.correlate import Correlator, Hit
 from watchdogd.match.evidence import collect_fields, find_names
 from watchdogd.match.index import find_clauses, find_types
 from watchdogd.match.lookup import RecordIndex, ViewIndex
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from watchdogd.entities import Event, Rule
+    from watchdogd.match.correlate import Firing
     from watchdogd.match.index import Atoms
     from watchdogd.match.library import RuleSet
-    from watchdogd.match.subject import Subject
+    from watchdogd.match.subject import SourceSubject, Subject
 
     Holds: TypeAlias = Callable[[Sequence[Subject]], bool]
 
@@ -29,13 +31,22 @@ class _Judged(NamedTuple):
     rule: Rule
     holds: Holds
     positive: tuple[Compiled, ...]
+    silent: bool
+    """Only correlations hear of it."""
 
 
 class Engine:
-    """Immutable once built: a reload builds another one and swaps the reference."""
+    """Rules ready to judge, and what their correlations have seen. A reload builds another one and swaps it in."""
 
     def __init__(self, ruleset: RuleSet) -> None:
         """Compile every active rule. Raises ValueError where RE2 refuses a pattern (the reader checks that)."""
+        views = {body.rule.id: body.view for body in ruleset.bodies}
+
+        def restrict(rule_id: str, restriction: syntax.Restriction) -> Holds:
+            return _compile_restriction(restriction, views.get(rule_id, ""))
+
+        self.correlator = Correlator(ruleset.correlations, restrict)
+        self._fed = self.correlator.fed_by
         self._rules: list[_Judged] = []
         clauses: dict[str, dict[int, tuple[Atoms, ...]]] = {}
         for body in ruleset.bodies:
@@ -51,40 +62,57 @@ class Engine:
         if event.own:
             return []
         matches: dict[int, Match] = {}
+        hits: list[Hit] = []
         records = event.records
         if self._records is not None and records:
             numbers = self._records.find(records)
             if numbers:
-                self._judge_records(event, numbers, matches)
+                self._judge_records(event, numbers, matches, hits)
         if event.categories is None or not self._views.keys().isdisjoint(event.categories):
-            for view in event.views:
-                index = self._views.get(view.category)
-                numbers = () if index is None else index.find(view, records)
-                if numbers:
-                    subject = ViewSubject(view, records)
-                    for number in numbers:
-                        if number not in matches:
-                            self._hold(number, event, view.category, [("", subject)], matches)
-        return [matches[number] for number in sorted(matches)] if matches else []
+            self._judge_views(event, matches, hits)
+        if not matches:
+            return []
+        found = [matches[number] for number in sorted(matches) if not self._rules[number].silent]
+        if hits and not event.seen_before:
+            found += self.correlator.offer(event, hits)
+        return found
 
-    def _judge_records(self, event: Event, numbers: Sequence[int], matches: dict[int, Match]) -> None:
+    def advance(self, time_ms: int) -> list[Firing]:
+        """Correlations that hold because the window of their events has passed at this time."""
+        return self.correlator.advance(time_ms) if self.correlator.waits else []
+
+    def _judge_records(self, event: Event, numbers: Sequence[int], matches: dict[int, Match], hits: list[Hit]) -> None:
         subjects = [RecordSubject(record) for record in event.records]
         named = [(f"{subject.type}.", subject) for subject in subjects]
         for number in numbers:
-            self._hold(number, event, syntax.RECORDS, named, matches)
+            self._hold(number, event, syntax.RECORDS, named, matches, hits)
+
+    def _judge_views(self, event: Event, matches: dict[int, Match], hits: list[Hit]) -> None:
+        for view in event.views:
+            index = self._views.get(view.category)
+            numbers = () if index is None else index.find(view, event.records)
+            if numbers:
+                subject = ViewSubject(view, event.records)
+                for number in numbers:
+                    if number not in matches:
+                        self._hold(number, event, view.category, [("", subject)], matches, hits)
 
     def _hold(
         self,
         number: int,
         event: Event,
         category: str,
-        named: Sequence[tuple[str, Subject]],
+        named: Sequence[tuple[str, SourceSubject]],
         matches: dict[int, Match],
+        hits: list[Hit],
     ) -> None:
         judged = self._rules[number]
-        if judged.holds([subject for _, subject in named]):
-            fields = collect_fields(judged.positive, named)
-            matches[number] = Match(judged.rule, (event.id,), fields, category)
+        subjects = [subject for _, subject in named]
+        if judged.holds(subjects):
+            fields = {} if judged.silent else collect_fields(judged.positive, named)
+            match = matches[number] = Match(judged.rule, (event.id,), fields, category)
+            if judged.rule.id in self._fed:
+                hits.append(Hit(judged.rule.id, match, _put_first(judged.positive, subjects)))
 
 
 def _compile_rule(body: syntax.RuleBody, condition: syntax.Condition) -> _Judged:
@@ -95,7 +123,23 @@ def _compile_rule(body: syntax.RuleBody, condition: syntax.Condition) -> _Judged
     else:
         asks = {name: _ask_view(compiled) for name, compiled in detections.items()}
     positive = tuple(detections[name] for name in dict.fromkeys(find_names(condition)))
-    return _Judged(body.rule, _compile_condition(condition, asks), positive)
+    return _Judged(body.rule, _compile_condition(condition, asks), positive, body.silent)
+
+
+def _compile_restriction(restriction: syntax.Restriction, view: str) -> Holds:
+    detections = {name: compile_detection(detection) for name, detection in restriction.detections.items()}
+    if view == syntax.RECORDS:
+        asks = {name: _ask_records(found, find_types(found.detection)) for name, found in detections.items()}
+    else:
+        asks = {name: _ask_view(found) for name, found in detections.items()}
+    return _compile_condition(restriction.condition, asks)
+
+
+def _put_first(positive: Sequence[Compiled], subjects: Sequence[SourceSubject]) -> Sequence[SourceSubject]:
+    """The records that satisfy a selection before the others: a correlation reads its fields there."""
+    if len(subjects) == 1:
+        return subjects
+    return sorted(subjects, key=lambda subject: not any(compiled.holds(subject) for compiled in positive))
 
 
 def _compile_condition(condition: syntax.Condition, asks: dict[str, Holds]) -> Holds:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from watchdogd.entities import VOLATILE_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from watchdogd.entities import AuditRecord, FieldTriple, FieldValue, View
 
@@ -29,6 +29,13 @@ class Subject(Protocol):
 
     def folded_lines(self) -> tuple[str, ...]:
         """As `lines`, case-folded."""
+
+
+class SourceSubject(Subject, Protocol):
+    """A subject that correlations read."""
+
+    def shown(self, field: str) -> tuple[FieldValue, ...]:
+        """Every value in the one form to count and group by: interpreted where there is one."""
 
 
 class _Texts:
@@ -93,6 +100,10 @@ class ViewSubject(_Texts):
         value = self._fields[field]
         return value if isinstance(value, tuple) else (value,)
 
+    def shown(self, field: str) -> tuple[FieldValue, ...]:
+        """As `values`: a view has one form of each."""
+        return self.values(field)
+
     def find_lines(self) -> Iterable[str]:
         """Lines first, then the values."""
         for record in self._records:
@@ -129,10 +140,39 @@ class RecordSubject(_Texts):
             return found
         return tuple([interpreted for name, _, interpreted in self._record.fields if name.upper() == field])
 
+    def shown(self, field: str) -> tuple[FieldValue, ...]:
+        """Every interpreted value of a field."""
+        if field == "type":
+            return (self.type,)
+        found = tuple([interpreted for name, _, interpreted in self._record.fields if name == field])
+        return found or self.values(field)
+
     def find_lines(self) -> Iterable[str]:
         """Return the line, then what it holds in another form."""
         yield show_bytes(self._record.line)
         yield from find_hidden_text(self.type, self._record.fields)
+
+
+class GroupSubject(_Texts):
+    """A correlation that holds, as the correlations above it see it: the group's values and the number."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def values(self, field: str) -> tuple[FieldValue, ...]:
+        """The field's one value."""
+        return (self._fields[field],) if field in self._fields else ()
+
+    def shown(self, field: str) -> tuple[FieldValue, ...]:
+        """As `values`."""
+        return self.values(field)
+
+    def find_lines(self) -> Iterable[str]:
+        """All values."""
+        return self._fields.values()
 
 
 def find_hidden_text(kind: str, fields: Iterable[FieldTriple]) -> Iterator[str]:

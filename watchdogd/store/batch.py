@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from watchdogd.entities import Alert, Checkpoint
+    from watchdogd.entities import Alert, Checkpoint, CorrelationRow
 
 
 class NewAlert(msgspec.Struct, frozen=True):
@@ -38,3 +38,5 @@ class Batch(msgspec.Struct, frozen=True):
     seen: dict[str, tuple[int, int]] = {}
     """Pattern to how often it was seen since the last commit, and when first (ms): the rarity baseline."""
     heartbeat: InstanceHeartbeat | None = None
+    correlations: tuple[CorrelationRow, ...] = ()
+    """Groups of correlations that changed: they must never be ahead of or behind the checkpoint."""

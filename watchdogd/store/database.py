@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from watchdogd.entities import Alert, Checkpoint
+from watchdogd.entities import Alert, Checkpoint, CorrelationRow
 from watchdogd.errors import StoreError
 from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
 from watchdogd.store.connection import connect, explain, lock_database
@@ -179,6 +179,12 @@ class Store:
         query = "SELECT pattern, seen, first_seen_ms FROM baseline ORDER BY last_seen_ms DESC LIMIT ?"
         rows = await self.read(lambda connection: connection.execute(query, (limit,)).fetchall())
         return {pattern: (seen, first_seen_ms) for pattern, seen, first_seen_ms in rows}
+
+    async def load_correlations(self) -> list[CorrelationRow]:
+        """What correlations knew of their groups at the last commit."""
+        query = "SELECT rule_id, digest, group_key, state, updated_ms FROM correlations"
+        rows = await self.read(lambda connection: connection.execute(query).fetchall())
+        return [CorrelationRow(*row) for row in rows]
 
     async def load_instances(self, boot_id: str | None = None) -> list[InstanceHeartbeat]:
         """Former lives of the daemon, newest first: of one boot, or of all."""

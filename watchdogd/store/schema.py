@@ -61,6 +61,17 @@ MIGRATIONS = (
             PRIMARY KEY (boot_id, pid, start_ms)
         ) WITHOUT ROWID""",
     ),
+    (
+        # state: a group's window as match.correlate writes it, usable for the correlation of that digest only.
+        """CREATE TABLE correlations (
+            rule_id TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            group_key TEXT NOT NULL,
+            state BLOB NOT NULL,
+            updated_ms INTEGER NOT NULL,
+            PRIMARY KEY (rule_id, digest, group_key)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

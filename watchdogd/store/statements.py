@@ -11,9 +11,10 @@ from watchdogd.store.documents import encode_alert, escape_text
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from watchdogd.entities import Alert
+    from watchdogd.entities import Alert, CorrelationRow
     from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
 
 BASELINE_PATTERNS = 100_000
@@ -54,6 +55,8 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> fr
         _write_baseline(connection, batch.seen, now_ms)
     if batch.heartbeat is not None:
         _write_heartbeat(connection, batch.heartbeat)
+    if batch.correlations:
+        _write_correlations(connection, batch.correlations)
     return new
 
 
@@ -99,6 +102,20 @@ def _write_heartbeat(connection: sqlite3.Connection, beat: InstanceHeartbeat) ->
         "ON CONFLICT DO UPDATE SET last_ms = max(last_ms, excluded.last_ms)",
         (beat.boot_id, beat.pid, beat.start_ms, beat.last_ms),
     )
+
+
+def _write_correlations(connection: sqlite3.Connection, rows: Sequence[CorrelationRow]) -> None:
+    """In order: a group may be gone and there again."""
+    for row in rows:
+        identity = (row.rule_id, row.digest, escape_text(row.group_key))
+        if row.state is None:
+            connection.execute("DELETE FROM correlations WHERE rule_id = ? AND digest = ? AND group_key = ?", identity)
+        else:
+            connection.execute(
+                "INSERT INTO correlations (rule_id, digest, group_key, state, updated_ms) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET state = excluded.state, updated_ms = excluded.updated_ms",
+                (*identity, row.state, clamp(row.updated_ms)),
+            )
 
 
 def prune(connection: sqlite3.Connection) -> None:
