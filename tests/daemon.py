@@ -72,6 +72,7 @@ class Daemon:
         self.database = folder / "state" / "watchdogd.db"
         self.status = folder / "audit-status"
         self.config = folder / "config.yaml"
+        self.control = folder / "control.sock"
         self.environ = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "notify.sock")}
         self.notes: list[str] = []
         (folder / "rules").mkdir(exist_ok=True)
@@ -85,7 +86,8 @@ class Daemon:
             f"  audit_netlink:\n    enabled: {'true' if netlink else 'false'}\n  host_metrics:\n    enabled: false\n"
         )
         self.config.write_text(
-            f"{sources}rules:\n  folders: [rules]\n{triage}{journald}store:\n  path: {self.database}\n{webhooks}{extra}"
+            f"{sources}rules:\n  folders: [rules]\ncontrol:\n  path: {self.control}\n{triage}{journald}"
+            f"store:\n  path: {self.database}\n{webhooks}{extra}"
         )
         self._stderr = folder / "stderr"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -135,6 +137,15 @@ class Daemon:
             if note in received:
                 return
         raise AssertionError(f"never said {note}; said {self.notes}; stderr: {self.said}")
+
+    def read_notes(self) -> list[str]:
+        """All that systemd was told so far. Where nobody reads them, the daemon waits at the eleventh or so."""
+        self._socket.settimeout(0.01)
+        try:
+            while True:
+                self.notes.extend(self._socket.recv(65536).decode().split("\n"))
+        except TimeoutError:
+            return self.notes
 
     def append(self, data: bytes) -> None:
         """Write to the audit log."""

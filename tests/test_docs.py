@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from watchdogd.cli.losses import PASSING
 from watchdogd.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,19 @@ def test_every_counter_of_loss_says_what_it_counts_and_what_to_do() -> None:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert len(cells) == 3, row
         assert all(cells), row
+
+
+def test_every_gauge_is_documented_and_none_that_is_not_there() -> None:
+    code = "".join(path.read_text() for path in SOURCES)
+    section = ARCHITECTURE.partition("How it stands now")[2].partition("\n## ")[0]
+    gauges = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    assert sorted(gauges) == sorted(set(re.findall(r'set_gauge\("([a-z_]+)"', code)))
+
+
+def test_status_calls_lost_whatever_the_document_does() -> None:
+    """A new counter of what passes belongs in `PASSING` of watchdogd/cli/losses.py, too."""
+    passes = ARCHITECTURE.partition("What passes:")[2].partition("How it stands now")[0]
+    assert sorted(re.findall(r"^\| `([a-z_]+_total)` \|", passes, re.MULTILINE)) == sorted(PASSING)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "schemas").glob("*.json")), ids=lambda path: path.name)

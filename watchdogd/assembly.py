@@ -26,9 +26,9 @@ from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Level
 from watchdogd.errors import SourceError
 from watchdogd.judge import Judge
-from watchdogd.match.engine import Engine
 from watchdogd.notify import notify
 from watchdogd.pipeline import Pipeline, Routes
+from watchdogd.reports import SourceReport
 from watchdogd.store.database import Batch, InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.telemetry import Counters
@@ -40,12 +40,12 @@ from watchdogd.write.journald import JournaldSink
 from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from watchdogd.config import Config
     from watchdogd.entities import Checkpoint
-    from watchdogd.match.library import RuleSet
-    from watchdogd.ports import Clock, Sink
+    from watchdogd.match.engine import Engine
+    from watchdogd.ports import Clock, LineSource, Sink
     from watchdogd.store.database import Store
 
 log = logging.getLogger("watchdogd.service")
@@ -56,7 +56,7 @@ BASELINE_LIMIT = 8_192
 
 
 async def build_pipeline(
-    config: Config, rules: RuleSet, store: Store, counters: Counters, clock: Clock
+    config: Config, engine: Engine, store: Store, counters: Counters, clock: Clock
 ) -> tuple[Pipeline, OffsetLedger]:
     """The rooms from decode to triage, with what the database remembers. Raises StoreError where it cannot be read."""
     proc = ProcReader()
@@ -71,7 +71,7 @@ async def build_pipeline(
     judge = Judge(
         Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),
         enricher,
-        Engine(rules),
+        engine,
         score_evidence,
         counters,
         host=socket.gethostname(),
@@ -131,6 +131,15 @@ class AuditSources:
         self._clock = clock
         self._from_start = from_start
         self._node: str | None = None
+        self._readers: dict[str, LineSource | None] = {AUDIT_SOURCE: None, NETLINK_SOURCE: None}
+
+    def report(self, is_running: Callable[[LineSource], bool]) -> Iterator[SourceReport]:
+        """Each source that is switched on, and whether it is read now."""
+        reads = {AUDIT_SOURCE: self._settings.audit_log.path, NETLINK_SOURCE: "the kernel's audit socket"}
+        wanted = {AUDIT_SOURCE: self._settings.audit_log.enabled, NETLINK_SOURCE: self._settings.audit_netlink.enabled}
+        for name, reader in self._readers.items():
+            if wanted[name]:
+                yield SourceReport(name, reads[name], reader is not None and is_running(reader))
 
     async def open(self, pipeline: Pipeline, ledger: OffsetLedger, store: Store) -> list[Coroutine[None, None, None]]:
         """What follows each source that is switched on, to be run as tasks. Raises StoreError."""
@@ -151,7 +160,9 @@ class AuditSources:
         from_start = self._from_start or is_missing(path)
 
         def reopen(checkpoint: Checkpoint | None) -> AuditLogTail:
-            return AuditLogTail(path, checkpoint=checkpoint, from_start=from_start, counters=self._counters)
+            tail = AuditLogTail(path, checkpoint=checkpoint, from_start=from_start, counters=self._counters)
+            self._readers[AUDIT_SOURCE] = tail
+            return tail
 
         tail = reopen(ledger.checkpoint())
         try:
@@ -178,10 +189,12 @@ class AuditSources:
         if source is None:
             return None
         source.use_node(self._node)
+        self._readers[NETLINK_SOURCE] = source
 
         def reopen(_: Checkpoint | None) -> AuditNetlink:
             again = AuditNetlink(name_type, self._counters, self._clock)
             again.use_node(self._node)
+            self._readers[NETLINK_SOURCE] = again
             return again
 
         return pipeline.follow(source, reopen, retry_last_s=NETLINK_RETRY_LAST_S)

@@ -1,29 +1,26 @@
-"""Configuration and rules loaded anew while the daemon runs: everything is built first, then swapped in at once."""
+"""What is in force, and how it is replaced while the daemon runs: all is built first, then swapped in at once."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from watchdogd.assembly import build_sinks, build_triager, choose_give_up_s, choose_routes
-from watchdogd.config import load_config, rule_folders
-from watchdogd.errors import ProblemsError, SourceError
-from watchdogd.match.engine import Engine
-from watchdogd.match.library import load_rules
+from watchdogd.errors import Place, Problem, ProblemsError
+from watchdogd.loading import log_load
 from watchdogd.notify import notify
 from watchdogd.triage.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from watchdogd.config import Config
-    from watchdogd.match.library import RuleSet
+    from watchdogd.loading import Loaded, Loader
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
+    from watchdogd.reports import LoadReport
     from watchdogd.telemetry import Counters
     from watchdogd.triage.triager import Triager
     from watchdogd.write.deliver import Deliverer
@@ -31,42 +28,30 @@ if TYPE_CHECKING:
 log = logging.getLogger("watchdogd.service")
 
 
-class StartOptions(msgspec.Struct, frozen=True):
-    """How the daemon was started: enough to load its configuration again."""
-
-    config_path: Path | None
-    rules: tuple[Path, ...]
-    cwd: Path
-    environ: Mapping[str, str]
-    overrides: Mapping[str, object]
-    from_start: bool = False
-
-    def load(self) -> tuple[Config, RuleSet]:
-        """Configuration and rules as the files say now. Raises ConfigError or RuleError with every mistake."""
-        config = load_config(self.config_path, environ=self.environ, overrides=self.overrides)
-        return config, load_rules(rule_folders(config, self.rules, self.cwd))
-
-
 class Reloader:
     """Swaps in what the files say now. `retire_later(triager, after_s)` closes what is asked no more."""
 
     def __init__(
         self,
-        options: StartOptions,
-        config: Config,
+        loader: Loader,
+        first: Loaded,
         pipeline: Pipeline,
         deliverer: Deliverer,
         retire_later: Callable[[Triager, float], None],
         counters: Counters,
         clock: Clock,
     ) -> None:
-        self._options = options
-        self._config = config
+        self._loader = loader
+        self._config = first.config
         self._pipeline = pipeline
         self._deliverer = deliverer
         self._retire_later = retire_later
         self._counters = counters
         self._clock = clock
+        self._lock = asyncio.Lock()
+        self.rules_from_ms = first.from_ms
+        self.last = first.report
+        self.inactive = first.inactive
 
     async def serve(self, wanted: asyncio.Event) -> None:
         """Reload each time that the event is set, for ever."""
@@ -75,46 +60,68 @@ class Reloader:
             wanted.clear()
             await self.reload()
 
-    async def reload(self) -> None:
-        """Load everything anew and swap it in; whatever is wrong, the old stays in force."""
-        notify("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic_s() * 1_000_000)}")
-        try:
-            fresh, rules = await asyncio.to_thread(self._options.load)
-            engine = await asyncio.to_thread(Engine, rules)
-        except (ProblemsError, SourceError) as error:
-            self._counters.add("service_reloads_refused_total")
-            log.error("reload refused, the old rules and settings stay in force:\n%s", error)
-            notify("READY=1", "STATUS=last reload refused: see the journal")
-            return
-        await self._swap(fresh, engine)
-        self._counters.add("service_reloads_total")
-        report_rules(rules)
-        log.info("reloaded: %d rules active, %d inactive", len(rules.rules), len(rules.inactive))
-        notify("READY=1", f"STATUS=watching with {len(rules.rules)} rules")
+    async def reload(self) -> LoadReport:
+        """Load everything anew and swap it in; whatever is wrong, the old stays in force. Never raises."""
+        async with self._lock:
+            notify("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic_s() * 1_000_000)}")
+            try:
+                loaded = await asyncio.to_thread(self._loader.load)
+            except ProblemsError as error:
+                self.last = self._refuse(error.problems)
+            except Exception as error:  # a fault of ours must not cost the rules that are in force
+                log.exception("loading the rules failed: please report this")
+                problem = Problem(Place("watchdogd"), f"failed to load: {type(error).__name__}: {error}")
+                self.last = self._refuse((problem,))
+            else:
+                await self._swap(loaded)
+            await asyncio.to_thread(self._loader.keep)
+            notify("READY=1", f"STATUS={self.describe()}")
+            return self.last
 
-    async def _swap(self, fresh: Config, engine: Engine) -> None:
+    def describe(self) -> str:
+        """One line for `systemctl status`."""
+        if self.last.accepted:
+            return f"watching with {self.last.active} rules"
+        errors = sum(problem.severity == "error" for problem in self.last.problems)
+        mistakes = f"{errors} mistake{'' if errors == 1 else 's'}"
+        return f"watching with {self.last.active} older rules: {mistakes} in the files, see watchdogd status"
+
+    def _refuse(self, problems: tuple[Problem, ...]) -> LoadReport:
+        self._counters.add("service_reloads_refused_total")
+        lines = "\n".join(str(problem) for problem in problems)
+        log.error("reload refused, the old rules and settings stay in force:\n%s", lines)
+        return self._loader.report_refusal(self.last.active, self.last.inactive, problems)
+
+    async def _swap(self, loaded: Loaded) -> None:
         """Everything between two batches: no event is judged half by the old and half by the new."""
-        config, pipeline = self._config, self._pipeline
-        if (fresh.sources, fresh.store) != (config.sources, config.store):
-            log.warning("changes of sources and store need a restart: systemctl restart watchdogd")
+        fresh, config, pipeline = loaded.config, self._config, self._pipeline
+        if (fresh.sources, fresh.store, fresh.control) != (config.sources, config.store, config.control):
+            log.warning("changes of sources, store and control need a restart: systemctl restart watchdogd")
         apply_log_level(fresh.log.level)
-        pipeline.judge.replace_engine(engine)
+        pipeline.judge.replace_engine(loaded.engine)
         if fresh.triage != config.triage:
             retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)
             if retired is not None:
                 self._retire_later(retired, config.triage.timeout_s)
         pipeline.policy = Policy(fresh.triage)
         pipeline.routes = choose_routes(fresh)
-        self._config = msgspec.structs.replace(fresh, sources=config.sources, store=config.store)
+        self._config = msgspec.structs.replace(
+            fresh, sources=config.sources, store=config.store, control=config.control
+        )
+        self.last, self.rules_from_ms = loaded.report, loaded.from_ms
+        self.inactive = loaded.inactive
         await self._deliverer.replace_sinks(build_sinks(fresh, self._clock), choose_give_up_s(fresh))
+        self._counters.add("service_reloads_total")
+        log_load(loaded)
+        log.info("reloaded: %s", describe_load(loaded.report))
 
 
-def report_rules(rules: RuleSet) -> None:
-    """Log what of the rules a person should know."""
-    for problem in rules.warnings:
-        log.warning("%s", problem)
-    for rule, reason in rules.inactive:
-        log.info("rule %s (%s) is inactive: %s", rule.title, rule.id, reason)
+def describe_load(report: LoadReport) -> str:
+    """What a load that was accepted has changed, in a line."""
+    return (
+        f"{report.active} rules active, {report.inactive} inactive; "
+        f"{len(report.added)} added, {len(report.removed)} removed, {len(report.changed)} changed"
+    )
 
 
 def apply_log_level(level: str) -> None:

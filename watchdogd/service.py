@@ -10,13 +10,19 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from watchdogd import __version__
 from watchdogd.assembly import AuditSources, build_pipeline, build_sinks, choose_give_up_s
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
+from watchdogd.control import ControlServer
 from watchdogd.errors import StoreError
+from watchdogd.loading import Loader, check_samples, log_load
+from watchdogd.match.files import show_path
+from watchdogd.match.watch import RuleWatcher
 from watchdogd.notify import notify, read_watchdog_interval_s
 from watchdogd.ports import SystemClock
-from watchdogd.reload import Reloader, apply_log_level, report_rules
+from watchdogd.reload import Reloader, apply_log_level
+from watchdogd.reports import SourceReport, StatusReport
 from watchdogd.store.database import Store
 from watchdogd.store.outbox import Outbox
 from watchdogd.telemetry import Counters
@@ -24,10 +30,9 @@ from watchdogd.write.deliver import Deliverer
 
 if TYPE_CHECKING:
     from watchdogd.config import Config
-    from watchdogd.match.library import RuleSet
+    from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
-    from watchdogd.reload import StartOptions
     from watchdogd.triage.triager import Triager
 
 log = logging.getLogger("watchdogd.service")
@@ -45,6 +50,7 @@ class Service:
         self._counters = Counters()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._since_ms = self._clock.now_ms()
 
     async def run(self) -> None:
         """Build, announce readiness, work until stopped, drain. Raises what makes a start impossible."""
@@ -52,16 +58,19 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        config, rules = await asyncio.to_thread(self._options.load)
-        apply_log_level(config.log.level)
-        report_rules(rules)
+        loader = Loader(self._options, self._counters, self._clock, check_samples)
+        loaded = await asyncio.to_thread(loader.load_first)
+        apply_log_level(loaded.config.log.level)
+        log_load(loaded)
         async with AsyncExitStack() as stack:
-            store = await Store.open(Path(config.store.path), self._counters, self._clock)
+            store = await Store.open(Path(loaded.config.store.path), self._counters, self._clock)
             stack.push_async_callback(store.close)
-            await self._work(config, rules, store)
+            await asyncio.to_thread(loader.keep)
+            await self._work(loader, loaded, store)
 
-    async def _work(self, config: Config, rules: RuleSet, store: Store) -> None:
-        pipeline, ledger = await build_pipeline(config, rules, store, self._counters, self._clock)
+    async def _work(self, loader: Loader, loaded: Loaded, store: Store) -> None:
+        config = loaded.config
+        pipeline, ledger = await build_pipeline(config, loaded.engine, store, self._counters, self._clock)
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
         deliverer = Deliverer(outbox, sinks, self._counters, self._clock, give_up_s=choose_give_up_s(config))
@@ -81,16 +90,26 @@ class Service:
             def retire_later(triager: Triager, after_s: float) -> None:
                 workers.append(start(retire(triager, after_s), name="retire triager"))
 
-            reloader = Reloader(self._options, config, pipeline, deliverer, retire_later, self._counters, self._clock)
+            reloader = Reloader(loader, loaded, pipeline, deliverer, retire_later, self._counters, self._clock)
+            watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
+
+            async def report() -> StatusReport:
+                return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)])
+
+            handlers = {"reload": reloader.reload, "status": report}
+            control = ControlServer(Path(config.control.path), handlers, self._counters)
             workers.append(start(reloader.serve(self._reload), name="reload"))
+            workers.append(start(watcher.run(), name="watch rules"))
+            await control.open()
             if config.sources.host_metrics.enabled:
                 metrics = HostMetrics(self._counters, self._clock)
                 interval_s = config.sources.host_metrics.interval_s
                 workers.append(start(pipeline.sample(metrics, interval_s), name="host metrics"))
             workers.append(start(pipeline.sample(losses, STATUS_EVERY_S), name="kernel losses"))
-            notify("READY=1", f"STATUS=watching with {len(rules.rules)} rules")
-            log.info("ready: %d rules active, %d inactive", len(rules.rules), len(rules.inactive))
+            notify("READY=1", f"STATUS={reloader.describe()}")
+            log.info("ready: %d rules active, %d inactive", loaded.report.active, loaded.report.inactive)
             await self._stop.wait()
+            control.close()
             notify("STOPPING=1", "STATUS=draining")
             log.info("stopping: draining")
             pipeline.begin_stop()
@@ -106,6 +125,25 @@ class Service:
         if pipeline.triager is not None:
             await pipeline.triager.close()
         log.info("stopped: %s", ", ".join(f"{name}={value}" for name, value in self._counters.snapshot().items()))
+
+    def _report(self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport]) -> StatusReport:
+        metrics = config.sources.host_metrics
+        if metrics.enabled:
+            sources.append(SourceReport("host_metrics", f"every {metrics.interval_s:g} s", running=True))
+        return StatusReport(
+            version=__version__,
+            pid=os.getpid(),
+            since_ms=self._since_ms,
+            config=config.path,
+            folders=tuple(show_path(folder) for folder in loader.folders),
+            active=reloader.last.active,
+            inactive=reloader.inactive,
+            rules_from_ms=reloader.rules_from_ms,
+            last_load=reloader.last,
+            sources=tuple(sources),
+            counters=self._counters.snapshot(),
+            gauges=self._counters.gauges(),
+        )
 
     async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:
         """Send what can be sent now. What waits for a verdict waits no longer; what fails stays for the next start."""

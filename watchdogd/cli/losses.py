@@ -1,4 +1,4 @@
-"""What a command that reads logs tells of lines and records that gave nothing, on stderr."""
+"""What commands tell of what was lost: those that read logs on stderr, `status` of the running daemon."""
 
 from __future__ import annotations
 
@@ -16,6 +16,31 @@ _MEANINGS = {
     "judge_failed_events_total": "events that watchdogd failed to judge (its own fault, please report it)",
     "collect_overlong_lines_total": "lines cut at 1 MiB",
 }
+
+PASSING = frozenset(
+    {
+        "collect_lines_total",
+        "collect_netlink_lines_total",
+        "decode_repeated_events_total",
+        "decode_events_total",
+        "judge_events_total",
+        "judge_own_events_total",
+        "judge_alerts_total",
+        "judge_standing_total",
+        "store_alerts_total",
+        "store_repeated_alerts_total",
+        "triage_requests_total",
+        "write_sent_total",
+        "service_reloads_total",
+    }
+)
+"""Counters of what passes ("What passes" in docs/architecture.md); every other one is of loss."""
+
+
+def explain_loss(name: str) -> str:
+    """What a counter of loss counts, as far as it has words of its own; docs/architecture.md has them all."""
+    meaning = _MEANINGS.get(name)
+    return f"{meaning} ({name})" if meaning else name
 
 
 def report_losses(counters: Counters) -> None:

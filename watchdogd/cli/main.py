@@ -24,6 +24,8 @@ COMMANDS = {
     "run": "watchdogd.cli.run",
     "replay": "watchdogd.cli.replay",
     "decode": "watchdogd.cli.decode",
+    "status": "watchdogd.cli.status",
+    "reload": "watchdogd.cli.reload",
     "check": "watchdogd.cli.check",
     "rules": "watchdogd.cli.rules",
     "test-alert": "watchdogd.cli.test_alert",

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; 0 after SIGTERM or SIGINT, 1 where it failed while running."""
-    from watchdogd.reload import StartOptions  # noqa: PLC0415 -- `watchdogd --help` must not load the daemon
+    from watchdogd.loading import StartOptions  # noqa: PLC0415 -- `watchdogd --help` must not load the daemon
     from watchdogd.service import Service  # noqa: PLC0415
 
     set_up_logs(args.log_level or "info")

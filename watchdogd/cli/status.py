@@ -1,0 +1,102 @@
+"""`watchdogd status`: what the running daemon watches, by which rules, and what was lost."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from watchdogd.cli.ask import add_socket_option, ask, choose_socket
+from watchdogd.cli.losses import PASSING, explain_loss
+from watchdogd.cli.options import add_config_option
+from watchdogd.reports import StatusReport
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from watchdogd.cli.display import Row
+
+HELP = "show what the running daemon watches, by which rules, and what was lost"
+
+TIMEOUT_S = 20.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_config_option(parser)
+    add_socket_option(parser)
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the daemon's answer. 0 where it answers, 2 where it does not."""
+    report = ask(choose_socket(args), "status", StatusReport, TIMEOUT_S)
+    if args.format == "json":
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        show_status(report)
+    return 0
+
+
+def show_status(report: StatusReport) -> None:
+    """Print it for a person, in colour on a terminal."""
+    from rich.table import Table  # noqa: PLC0415 - start-up of other commands
+    from rich.text import Text  # noqa: PLC0415
+
+    from watchdogd.cli.display import TextConsole  # noqa: PLC0415
+
+    console = TextConsole()
+    rows = list(list_rows(report))
+    if not console.is_terminal:
+        width = max(len(name) for name, _, _ in rows)
+        sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text, _ in rows)
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text, style in rows:
+        table.add_row(name, Text(text, style))
+    console.print(table, soft_wrap=False)
+
+
+def list_rows(report: StatusReport) -> Iterator[Row]:
+    """Name, text (escaped) and style of each line."""
+    from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415
+
+    yield "watchdogd", f"{report.version}, pid {report.pid}, since {format_time(report.since_ms)}", ""
+    yield "configuration", escape_controls(report.config or "built-in defaults"), ""
+    yield from (("rules from", escape_controls(folder), "") for folder in report.folders)
+    yield "rules", f"{report.active} active, {len(report.inactive)} inactive; {_describe_origin(report)}", ""
+    load = report.last_load
+    when = format_time(load.time_ms)
+    if load.accepted:
+        yield "last load", f"{when}, fine", "green"
+    else:
+        errors = sum(problem.severity == "error" for problem in load.problems)
+        yield "last load", f"{when}, refused: {errors} mistake(s); the rules from before are in force", "bold red"
+    for problem in load.problems:
+        yield "", escape_controls(str(problem)), "red" if problem.severity == "error" else "yellow"
+    for source in report.sources:
+        text = f"{source.name}: {source.reads}"
+        yield "source", escape_controls(text if source.running else f"{text}, not read now"), _style(source.running)
+    lost = {name: count for name, count in report.counters.items() if count and name not in PASSING}
+    for name, count in lost.items():
+        yield "lost", f"{count}  {explain_loss(name)}", "yellow"
+    if not lost:
+        yield "lost", "nothing", "green"
+    passed = (f"{name.removesuffix('_total')} {count}" for name, count in report.counters.items() if name in PASSING)
+    yield "counted", ", ".join(passed), "dim"
+
+
+def _describe_origin(report: StatusReport) -> str:
+    from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415 - as above
+
+    text = f"loaded {format_time(report.rules_from_ms)}"
+    return f"{text}, by an earlier run" if report.rules_from_ms < report.since_ms else text
+
+
+def _style(good: object) -> str:
+    return "" if good else "bold red"

@@ -1,0 +1,69 @@
+"""What the running daemon tells of itself: the answers on its control socket, which `reload` and `status` show."""
+
+from __future__ import annotations
+
+import msgspec
+
+from watchdogd.errors import Problem  # noqa: TC001 - msgspec reads the annotations
+
+
+class RuleName(msgspec.Struct, frozen=True):
+    """A rule as a person knows it; `reason` says why it is inactive."""
+
+    id: str
+    title: str
+    reason: str = ""
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """One attempt to load configuration and rules. Where it was refused, what was in force before stays so."""
+
+    time_ms: int
+    accepted: bool
+    active: int
+    """Rules in force after it."""
+    inactive: int
+    added: tuple[RuleName, ...] = ()
+    removed: tuple[RuleName, ...] = ()
+    changed: tuple[RuleName, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    """All mistakes where it was refused, else the warnings."""
+
+
+class SourceReport(msgspec.Struct, frozen=True):
+    """A source of events: what it reads, and whether it is read now."""
+
+    name: str
+    reads: str
+    running: bool
+
+
+class StatusReport(msgspec.Struct, frozen=True):
+    """The daemon as it is now."""
+
+    version: str
+    pid: int
+    since_ms: int
+    config: str | None
+    folders: tuple[str, ...]
+    """Of rules, lowest layer first."""
+    active: int
+    inactive: tuple[RuleName, ...]
+    rules_from_ms: int
+    """When the set in force was loaded; before `since_ms` where it is the last good one of an earlier run."""
+    last_load: LoadReport
+    sources: tuple[SourceReport, ...]
+    counters: dict[str, int]
+    gauges: dict[str, float]
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line to the control socket: `reload` or `status`."""
+
+    do: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The answer to what is not allowed, not known or not possible."""
+
+    error: str
