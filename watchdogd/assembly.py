@@ -67,6 +67,7 @@ async def build_pipeline(
     instances.append(Instance(os.getpid(), start_ms, None))
     baseline = Baseline(await store.load_baseline(BASELINE_LIMIT), limit=BASELINE_LIMIT)
     enricher = Enricher(ProcessTree(proc), Identity(clock, look_up_host_user), baseline, OwnProcesses(instances))
+    engine.correlator.restore(await store.load_correlations())
     repeats = Repeats()
     judge = Judge(
         Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),

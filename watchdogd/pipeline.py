@@ -243,6 +243,7 @@ class Pipeline:
             checkpoint=self._ledger.checkpoint(),
             seen=self._seen,
             heartbeat=self._heartbeat(),
+            correlations=tuple(self.judge.take_correlations()),
         )
         new_ids = await self._commit_when_possible(batch)
         if new_ids is None:
