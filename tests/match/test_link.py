@@ -94,6 +94,7 @@ def test_a_whole_rule_can_disable_itself(tmp_path: Path) -> None:
     ("document", "where", "message"),
     [
         ("level: lwo\n", (2, 1), "unknown level 'lwo'"),
+        ("level: low\nwatchdogd: 5\n", (3, 1), "not a map"),
         ("watchdogd: {disabled: maybe}\n", (2, 13), "not true or false: 'maybe'"),
         (
             "level: low\nwatchdogd: {triage: never}\n",

@@ -252,6 +252,7 @@ MISTAKES = [
     ({"condition": "{gtt: 5}"}, (9, 15), "unknown key 'gtt'", "did you mean 'gt"),
     ({"condition": "{gte: many}"}, (9, 15), "not a number: 'many'", ""),
     ({"condition": "{gte: yes}"}, (9, 15), "not a number: True", ""),
+    ({"condition": f"{{gte: {2**64}}}"}, (9, 15), "not a number: 18446744073709551616", ""),
     ({"condition": "{gte: .inf}"}, (9, 15), "not a number: inf", ""),
     ({"condition": "{gte: 5, field: User}"}, (9, 23), "event_count looks at no field", "group-by"),
     ({"condition": "{gte: 5, percentile: 5}"}, (9, 23), "event_count has no percentile", ""),

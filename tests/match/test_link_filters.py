@@ -184,7 +184,7 @@ MISTAKES = [
     (make_filter(body="sel: {F: x}"), (4, 1), "the filter has no condition", "condition: selection"),
     (make_filter(body="sel: {F|zz: x}\n  condition: not sel"), (6, 11), "unknown modifier 'zz'", ""),
     (make_filter(body="sel: {F: x}\n  condition: not sle"), (7, 18), "no detection is called 'sle'", "did you mean"),
-    (make_filter(source="{}"), (3, 1), "log source can't be empty", ""),
+    (make_filter(source="{}"), (3, 1), "the log source is empty", ""),
     (make_filter().replace("logsource", "logsauce"), (1, 1), "no log source", ""),
     (make_filter().replace("title: Not the backup\n", ""), (1, 1), "must have a title", ""),
     (make_filter().replace(f"id: {FILTER_ID.format(1)}\n", ""), (1, 1), "has no id", "uuidgen"),

@@ -6,7 +6,7 @@ import difflib
 import itertools
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from pyparsing import ParseResults
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = re.compile(r"%([^%\\]+)%")
 _NEEDS_FIELD = (syntax.Compare, syntax.TimePart, syntax.OtherField)
+_Number = TypeVar("_Number", int, float)
+MAX_NUMBER = 2**63 - 1
+"""Larger whole numbers have no place between the processes."""
 _MAX_EXPANSIONS = 10_000
 
 _OPERATORS = {
@@ -140,9 +143,9 @@ def flatten_value(value: Any) -> syntax.Value:  # noqa: ANN401, C901, PLR0911 - 
         case st.SigmaString():
             return syntax.Text(_flatten_parts(value), cased=isinstance(value, st.SigmaCasedString))
         case st.SigmaTimestampPart():
-            return syntax.TimePart(value.timestamp_part.name.lower(), int(value.number))
+            return syntax.TimePart(value.timestamp_part.name.lower(), _check_number(int(value.number)))
         case st.SigmaNumber():
-            return syntax.Number(value.number)
+            return syntax.Number(_check_number(value.number))
         case st.SigmaBool():
             return syntax.Truth(value.boolean)
         case st.SigmaNull():
@@ -156,10 +159,16 @@ def flatten_value(value: Any) -> syntax.Value:  # noqa: ANN401, C901, PLR0911 - 
             return syntax.Network(str(value.network))
         case st.SigmaCompareExpression():
             part = value.number.timestamp_part.name.lower() if isinstance(value.number, st.SigmaTimestampPart) else None
-            return syntax.Compare(_OPERATORS[value.op], value.number.number, part)
+            return syntax.Compare(_OPERATORS[value.op], _check_number(value.number.number), part)
         case st.SigmaFieldReference():
             return syntax.OtherField(value.field, start=value.starts_with, end=value.ends_with)
     raise UnusableError(f"a value of a kind that cannot be matched here ({type(value).__name__})")
+
+
+def _check_number(number: _Number) -> _Number:
+    if isinstance(number, int) and not -MAX_NUMBER <= number <= MAX_NUMBER:
+        raise UnusableError("a number of more than 64 bits", "no field holds one: quote it if it is text")
+    return number
 
 
 def _flatten_parts(text: Any) -> tuple[str | int, ...]:  # noqa: ANN401 - SigmaString

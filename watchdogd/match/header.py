@@ -24,6 +24,7 @@ _DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OWN_KEYS = ("triage", "group_by", "cooldown", "notify", "disabled")
 _AMENDMENT_KEYS = frozenset({"id", "level", "description", "watchdogd"})
+_SOURCE_KEYS = ("product", "category", "service")
 _TRIAGE = ("auto", "always", "never")
 _LEVELS = tuple(level.value for level in Level)
 _KEY_OF_ERROR: tuple[tuple[type[Exception], str], ...] = (
@@ -154,7 +155,11 @@ def read_amendment(report: Report) -> syntax.Amendment | None:
     rule_id = read_id(report)
     level = read_level(report) if "level" in data else None
     extras = read_extras(report)
-    for key in data.get("watchdogd") or ():
+    own = data.get("watchdogd", {})
+    if not isinstance(own, dict):
+        report.add(("watchdogd",), "not a map", "such as `watchdogd: {disabled: true}`")
+        return None
+    for key in own:
         if key != "disabled":
             hint = "it can be disabled, or be given another level: copy the rule to change more"
             report.add(("watchdogd", key), f"{key!r} cannot be said of a rule that stands elsewhere", hint)
@@ -201,11 +206,16 @@ def read_source(report: Report) -> SigmaLogSource | None:
     if not isinstance(value, dict):
         report.add(("logsource",), "the rule has no log source", "such as `product: linux, category: process_creation`")
         return None
-    try:
-        return SigmaLogSource.from_dict(value)
-    except se.SigmaError as error:
-        report.add(("logsource",), _plain(error))
+    given = {key: value[key] for key in _SOURCE_KEYS if value.get(key) is not None}
+    wrong = [key for key, name in given.items() if not (isinstance(name, str) and name)]
+    for key in wrong:
+        report.add(("logsource", key), f"not a {key}: {value[key]!r}", "a name, in lower case")
+    if wrong:
         return None
+    if not given:
+        report.add(("logsource",), "the log source is empty", "such as `product: linux, category: process_creation`")
+        return None
+    return SigmaLogSource(value.get("category"), value.get("product"), value.get("service"))
 
 
 def _read_triage(data: dict[str, Any], report: Report) -> str:

@@ -5,7 +5,6 @@ Source of the format: Sigma's correlation rules specification 2.1; whole conditi
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from pyparsing import ParseException
@@ -19,6 +18,7 @@ from sigma.correlations import (
 )
 
 from watchdogd.match import syntax
+from watchdogd.match.flatten import MAX_NUMBER
 from watchdogd.match.header import one_of, read_name, suggest
 from watchdogd.match.read_filter import read_references
 
@@ -183,7 +183,7 @@ class CorrelationReader:
             known = (*_OPERATORS, "field", "percentile")
             self._add("condition", str(key), message=f"unknown key {key!r}", hint=suggest(key, known) or one_of(known))
             return None
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= MAX_NUMBER:
             self._add("condition", key, message=f"not a number: {number!r}")
             return None
         return syntax.Bound(key, number)
