@@ -76,6 +76,8 @@ def test_a_file_of_the_same_id_disables_or_relevels(tmp_path: Path) -> None:
     ruleset = link_folders(packaged, own)
     assert levels(ruleset) == {"1": "critical", "3": "medium"}
     assert [(found.id[-1], reason) for found, reason in ruleset.inactive] == [("2", f"disabled at {own}/mine.yml:4:1")]
+    level = write(tmp_path / "l", "l.yml", f"id: {ID.format(2)}\nlevel: low\n")
+    assert levels(link_folders(packaged, own, level)) == {"1": "critical", "3": "medium"}
     third = write(tmp_path / "c", "again.yml", f"id: {ID.format(2)}\nwatchdogd: {{disabled: false}}\n")
     assert levels(link_folders(packaged, own, third)) == {"1": "critical", "2": "medium", "3": "medium"}
     fourth = write(tmp_path / "d", "whole.yml", rule(1, level="low"), rule(2, level="high"))

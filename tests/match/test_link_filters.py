@@ -8,7 +8,7 @@ import pytest
 
 from tests.match.conftest import link_folders
 from tests.match.test_link import ID, refuse, rule, write
-from watchdogd.entities import View
+from watchdogd.entities import Event, EventId, View
 from watchdogd.match import syntax
 from watchdogd.match.engine import Engine
 
@@ -161,6 +161,23 @@ def test_a_filter_on_an_upper_correlation_leaves_the_lower_one_as_it_is(tmp_path
     assert [feed.rule_id for feed in upper.feeds] == [copy.rule.id]
     assert copy.rule.id not in {ID.format(7), ID.format(8)}
     assert [found.id[-1] for found in ruleset.rules] == ["1", "7", "8"]
+
+
+def test_the_engine_counts_for_each_correlation_what_its_filters_let_through(tmp_path: Path) -> None:
+    lower = correlation(ID.format(1)).replace("{gte: 5}", "{gte: 2}")
+    upper = correlation(ID.format(7), number=8).replace("{gte: 5}", "{gte: 1}\n  generate: true")
+    engine = Engine(link_folders(write(tmp_path / "a", "r.yml", rule(1), lower, upper, make_filter(ID.format(8)))))
+
+    def judge(user: str) -> list[list[str]]:
+        found = []
+        for serial in range(2):
+            view = View("process_creation", "", "", {"F": "x", "User": user})
+            identity = EventId("audit", None, 1_700_000_000_000, serial, user)
+            found.append([match.rule.id[-1] for match in engine.judge(Event(identity, "audit", views=(view,)))])
+        return found
+
+    assert judge("root") == [[], ["7", "8"]]
+    assert judge("backup") == [[], ["7"]]
 
 
 def test_a_filter_on_a_correlation_of_other_log_sources_is_a_warning(tmp_path: Path) -> None:

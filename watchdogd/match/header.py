@@ -165,7 +165,8 @@ def read_amendment(report: Report) -> syntax.Amendment | None:
             report.add(("watchdogd", key), f"{key!r} cannot be said of a rule that stands elsewhere", hint)
     if rule_id is None or len(report.problems) > before:
         return None
-    return syntax.Amendment(rule_id, report.document.place("id"), extras.disabled, level)
+    disabled = extras.disabled if "disabled" in own else None
+    return syntax.Amendment(rule_id, report.document.place("id"), disabled, level)
 
 
 def read_name(data: dict[str, Any]) -> str:

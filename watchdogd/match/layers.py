@@ -77,7 +77,7 @@ class Chosen:
             return
         if amendment.disabled:
             self.disabled[rule_id] = amendment.place
-        else:
+        elif amendment.disabled is False:
             self.disabled.pop(rule_id, None)
         if amendment.level is not None:
             self._set_level(rule_id, amendment.level, amendment.place, problems)

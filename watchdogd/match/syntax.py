@@ -245,7 +245,8 @@ class Amendment(msgspec.Struct, frozen=True, tag="amendment"):
 
     id: str
     place: Place
-    disabled: bool = False
+    disabled: bool | None = None
+    """None: as it was in the layers below."""
     level: Level | None = None
     """None: the rule keeps its own."""
 
