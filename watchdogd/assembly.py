@@ -66,7 +66,14 @@ async def build_pipeline(
     instances = [Instance(run.pid, run.start_ms, run.last_ms) for run in known]
     instances.append(Instance(os.getpid(), start_ms, None))
     baseline = Baseline(await store.load_baseline(BASELINE_LIMIT), limit=BASELINE_LIMIT)
-    enricher = Enricher(ProcessTree(proc), Identity(clock, look_up_host_user), baseline, OwnProcesses(instances))
+    enricher = Enricher(
+        ProcessTree(proc, counters=counters),
+        Identity(clock, look_up_host_user),
+        baseline,
+        OwnProcesses(instances),
+        host=socket.gethostname(),
+        counters=counters,
+    )
     engine.correlator.restore(await store.load_correlations())
     repeats = Repeats()
     judge = Judge(

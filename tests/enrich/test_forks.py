@@ -10,6 +10,7 @@ from tests.enrich.lines import BASE_MS, write_syscall
 from tests.enrich.recordings import enrich_lines, make_enricher
 from tests.enrich.test_procfs import FakeProc
 from watchdogd.enrich.process import ProcessTree
+from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +144,8 @@ def test_exit_of_a_thread_ends_nobody() -> None:
 
 
 def test_ended_processes_are_dropped_by_event_time() -> None:
-    tree = ProcessTree()
+    counters = Counters()
+    tree = ProcessTree(counters=counters)
     story = []
     for pid in range(100, 200):
         story += [
@@ -152,7 +154,7 @@ def test_ended_processes_are_dropped_by_event_time() -> None:
         ]
     tell(*story, tree=tree)
     assert len(tree) <= 12
-    assert tree.evicted == 0
+    assert counters.get("enrich_evicted_processes_total") == 0
 
 
 def test_late_records_neither_bring_back_an_image_nor_a_process() -> None:
@@ -248,15 +250,6 @@ def test_parent_of_a_program_that_first_reported_itself_is_learned_later() -> No
 def test_restart_of_the_host_within_a_recording_empties_the_tree(boot: str) -> None:
     event = tell(write_syscall("execve", 10, 1, NGINX), [boot], write_syscall("execve", 11, 10, ID, at_ms=200_000))
     assert event.lineage == ()
-
-
-def test_hosts_in_one_log_have_trees_of_their_own() -> None:
-    event = tell(
-        write_syscall("execve", 10, 1, NGINX, node="web01"),
-        write_syscall("execve", 10, 1, SHELL, at_ms=1, node="db01"),
-        write_syscall("execve", 11, 10, ID, at_ms=2, node="web01"),
-    )
-    assert name_lineage(event) == [(10, NGINX)]
 
 
 # --- with /proc ---------------------------------------------------------------------------------------------------

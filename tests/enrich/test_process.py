@@ -13,6 +13,7 @@ from watchdogd.enrich.process import ARGV_LIMIT_BYTES, ARGV_LIMIT_CHARS, Process
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.enrich.retention import LINEAGE_LIMIT
 from watchdogd.entities import Process, ProcessKey
+from watchdogd.telemetry import Counters
 
 
 def make_process(pid: int, ppid: int, exe: str, *argv: str, time_ms: int = 0, auid: int = 1001) -> Process:
@@ -91,11 +92,12 @@ def test_orphan_given_to_init_stays_itself() -> None:
 
 
 def test_tree_is_bounded_and_counts_what_it_forgets() -> None:
-    tree = ProcessTree(limit=100)
+    counters = Counters()
+    tree = ProcessTree(limit=100, counters=counters)
     for pid in range(2, 302):
         exec_process(tree, make_process(pid, pid - 1, "/bin/sh"))
     assert len(tree) == 100
-    assert tree.evicted == 200
+    assert counters.get("enrich_evicted_processes_total") == 200
 
 
 def test_lineage_is_bounded() -> None:

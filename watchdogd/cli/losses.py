@@ -23,6 +23,7 @@ PASSING = frozenset(
         "collect_netlink_lines_total",
         "decode_repeated_events_total",
         "decode_events_total",
+        "enrich_evicted_processes_total",
         "judge_events_total",
         "judge_own_events_total",
         "judge_alerts_total",

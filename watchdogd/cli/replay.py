@@ -93,7 +93,8 @@ def build_judge(rules: RuleSet, counters: Counters) -> Judge:
     from watchdogd.ports import SystemClock  # noqa: PLC0415
     from watchdogd.triage.scorer import score_evidence  # noqa: PLC0415
 
-    enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))
+    tree = ProcessTree(counters=counters)
+    enricher = Enricher(tree, Identity(SystemClock()), Baseline(), OwnProcesses(()), counters=counters)
     return Judge(Decoder(counters, live=False), enricher, Engine(rules), score_evidence, counters)
 
 

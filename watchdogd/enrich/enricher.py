@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from watchdogd.enrich.hosts import Hosts
+from watchdogd.telemetry import Counters
+
 if TYPE_CHECKING:
     from watchdogd.enrich.baseline import Baseline
     from watchdogd.enrich.identity import Identity
@@ -17,29 +20,38 @@ if TYPE_CHECKING:
 _FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 _CLONE_PARENT: Final = 0x8000
 _CLONE_THREAD: Final = 0x10000
-_NODES_LIMIT: Final = 64
 
 
 class Enricher:
     """Joins the parts of the room; one instance sees all events, in the order in which they were completed.
 
-    Logs of several hosts in one (`node=`) get a tree for each host in replay. The daemon has one tree, its own host's.
+    `host` is the name of this host, None in replay. What other hosts sent to the same log (`node=`) gets trees of its
+    own; neither this host's user names nor our own pids mean anything there.
     """
 
-    def __init__(self, tree: ProcessTree, identity: Identity, baseline: Baseline, own: OwnProcesses) -> None:
-        self._tree = tree
-        self._others: dict[str, ProcessTree] = {}
+    def __init__(
+        self,
+        tree: ProcessTree,
+        identity: Identity,
+        baseline: Baseline,
+        own: OwnProcesses,
+        *,
+        host: str | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        self._hosts = Hosts(tree, counters or Counters(), host=host)
         self._identity = identity
         self._baseline = baseline
         self._own = own
 
     def enrich(self, event: Event) -> Event:
         """The event with its context. Views gain ParentImage, ParentCommandLine, AncestorImages and missing names."""
+        tree = self._hosts.find_tree(event)
+        _note_start(tree, event)
         if event.process is None:
-            self._note_start(event)
             return event
-        process, lineage, is_exec = self._place(event, event.process)
-        own = self._own.owns(process, lineage, event.id.time_ms, is_exec=is_exec)
+        process, lineage, is_exec = self._place(tree, event, event.process)
+        own = self._hosts.is_own(tree) and self._own.owns(process, lineage, event.id.time_ms, is_exec=is_exec)
         if is_exec and not own and not event.seen_before:
             rarity = self._baseline.observe(process, lineage, event.id.time_ms)
         else:
@@ -50,38 +62,20 @@ class Enricher:
 
     def learn(self, event: Event) -> None:
         """Put an event that was judged before into the process tree, and nothing else."""
-        if event.process is None:
-            self._note_start(event)
-        else:
-            self._place(event, event.process)
+        tree = self._hosts.find_tree(event, from_file=True)
+        _note_start(tree, event)
+        if event.process is not None:
+            self._place(tree, event, event.process)
 
-    def _place(self, event: Event, process: Process) -> tuple[Process, tuple[Process, ...], bool]:
-        self._note_start(event)
-        tree = self._tree if event.id.node is None else self._choose_tree(event.id.node)
+    def _place(self, tree: ProcessTree, event: Event, process: Process) -> tuple[Process, tuple[Process, ...], bool]:
         time_ms = event.id.time_ms
         is_exec = any(view.category == "process_creation" for view in event.views)
-        placed, lineage = tree.place(self._name(process), time_ms, is_exec=is_exec)
+        if self._hosts.is_own(tree):
+            process = self._name(process)
+        placed, lineage = tree.place(process, time_ms, is_exec=is_exec)
         if event.views and event.views[0].category == "syscall":
             _note_syscall(tree, event, process.pid)
         return placed, lineage, is_exec
-
-    def _choose_tree(self, node: str) -> ProcessTree:
-        if not self._tree.hermetic:
-            return self._tree
-        tree = self._others.get(node)
-        if tree is None:
-            if len(self._others) >= _NODES_LIMIT:
-                del self._others[next(iter(self._others))]
-            tree = self._others[node] = self._tree.make_sibling()
-        return tree
-
-    def _note_start(self, event: Event) -> None:
-        """A recording may go on over a restart of its host; a living host's own start is told by its boot id."""
-        if not event.views or event.views[0].category != "audit_record" or not self._tree.hermetic:
-            return
-        action = event.views[0].action
-        if action == "system_boot" or (action == "kernel" and event.records[0].get("state") == "initialized"):
-            (self._tree if event.id.node is None else self._choose_tree(event.id.node)).clear()
 
     def _name(self, process: Process) -> Process:
         user = process.user or self._identity.name(process.uid)
@@ -89,6 +83,15 @@ class Enricher:
         if user == process.user and login == process.login:
             return process
         return replace(process, user=user, login=login)
+
+
+def _note_start(tree: ProcessTree, event: Event) -> None:
+    """A log may go on over a restart of its host; the daemon's own host's start is told by its boot id."""
+    if not tree.hermetic or not event.views or event.views[0].category != "audit_record":
+        return
+    action = event.views[0].action
+    if action == "system_boot" or (action == "kernel" and event.records[0].get("state") == "initialized"):
+        tree.clear()
 
 
 def _note_syscall(tree: ProcessTree, event: Event, pid: int) -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from watchdogd.enrich.retention import LINEAGE_LIMIT, Node, Shelf
 from watchdogd.entities import Process, ProcessKey
+from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from watchdogd.enrich.procfs import ProcReader, Whereabouts
@@ -53,13 +54,15 @@ class ProcessTree:
     about it, and the first event of this boot finds an empty tree.
     """
 
-    def __init__(self, proc: ProcReader | None = None, *, limit: int = 4_096) -> None:
+    def __init__(self, proc: ProcReader | None = None, *, limit: int = 4_096, counters: Counters | None = None) -> None:
         self._proc = proc
         self._live: ProcReader | None = None
-        self._limit = limit
+        self.limit = limit
+        """How many images are kept."""
+        self._counters = counters or Counters()
         self._nodes: dict[int, Node] = {}
         self._shelf = Shelf(limit, None if proc is None else self._is_gone)
-        self.evicted = 0
+        self._counters.add("enrich_evicted_processes_total", 0)
 
     def __len__(self) -> int:
         return len(self._shelf)
@@ -71,7 +74,13 @@ class ProcessTree:
 
     def make_sibling(self) -> ProcessTree:
         """An empty tree of the same size for another host's processes, which this host's /proc knows nothing of."""
-        return ProcessTree(limit=self._limit)
+        return ProcessTree(limit=self.limit, counters=self._counters)
+
+    def resize(self, limit: int) -> None:
+        """Keep so many images from now on."""
+        self.limit = limit
+        self._shelf.resize(limit)
+        self._make_room()
 
     def clear(self) -> None:
         """Believe nothing of what was: the host was started anew."""
@@ -223,10 +232,13 @@ class ProcessTree:
         self._shelf.add(node)
         if before is not None:
             self._shelf.retire(before)
-        while (victim := self._shelf.evict()) is not None:
-            self.evicted += 1
-            self._forget(victim)
+        self._make_room()
         return node
+
+    def _make_room(self) -> None:
+        while (victim := self._shelf.evict()) is not None:
+            self._counters.add("enrich_evicted_processes_total")
+            self._forget(victim)
 
     def _forget(self, node: Node) -> None:
         if self._nodes.get(node.process.pid) is node:

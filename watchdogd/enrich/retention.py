@@ -55,7 +55,8 @@ class Shelf:
     """
 
     def __init__(self, limit: int, is_gone: Callable[[Process], bool] | None = None) -> None:
-        self._limit = max(2, limit)
+        self._limit = 2
+        self.resize(limit)
         self._is_gone = is_gone
         self._ended: _Queue = OrderedDict()
         self._fresh: _Queue = OrderedDict()
@@ -64,6 +65,10 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._ended) + len(self._fresh) + len(self._former) + len(self._inner)
+
+    def resize(self, limit: int) -> None:
+        """Have room for so many, at least two; `evict` says who has to go."""
+        self._limit = max(2, limit)
 
     def add(self, node: Node) -> None:
         """Put a new node on the shelf, below its parent."""
