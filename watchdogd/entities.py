@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003 - msgspec reads the annotations
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import msgspec
 
@@ -76,7 +76,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     no data and makes a batch of its own."""
 
 
-class EventId(msgspec.Struct, frozen=True, order=True):
+class EventId(msgspec.Struct, frozen=True, order=True, gc=False):
     """What makes an event itself. Audit: node, time and serial together (serials restart at boot and roll over).
 
     Sources without serials use 0 and a `name` of their own: the metric of a host metric.
@@ -120,6 +120,9 @@ class AuditRecord(Protocol):
         VOLATILE_FIELDS. Empty where the line cannot be cut.
         """
 
+    def may_have(self, name: str) -> bool:
+        """False only where the record surely has no field of that name, in upper or lower case: known at a glance."""
+
     def read_piece(self, piece: bytes) -> tuple[FieldTriple, ...] | None:
         """The fields of one of the pieces; None where they do not stand alone after all."""
 
@@ -127,7 +130,7 @@ class AuditRecord(Protocol):
         """Raw value of the first field of that name, None where absent."""
 
 
-class View(msgspec.Struct, frozen=True):
+class View(msgspec.Struct, frozen=True, gc=False):
     """One Sigma view of an event: `category` is Sigma's log source category, `fields` carry its field names."""
 
     category: str
@@ -136,7 +139,52 @@ class View(msgspec.Struct, frozen=True):
     fields: FieldMap
 
 
-class ProcessKey(msgspec.Struct, frozen=True, order=True):
+class LazyViews(Sequence[View]):
+    """Views that are made when the first of them is asked for: most events' never are."""
+
+    __slots__ = ("_made", "_make", "_source")
+
+    def __init__(self, make: Callable[[Any], Sequence[View]], source: Any) -> None:  # noqa: ANN401 - `make` knows it
+        """`make` is called at most once, with `source`."""
+        self._make = make
+        self._source = source
+        self._made: tuple[View, ...] | None = None
+
+    @property
+    def made(self) -> tuple[View, ...]:
+        """All of them."""
+        if self._made is None:
+            self._made = tuple(self._make(self._source))
+        return self._made
+
+    @overload
+    def __getitem__(self, index: int) -> View: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[View]: ...
+
+    def __getitem__(self, index: int | slice) -> View | Sequence[View]:
+        """As of a tuple."""
+        return self.made[index]
+
+    def __iter__(self) -> Iterator[View]:
+        """As of a tuple."""
+        return iter(self.made)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.made)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same views."""
+        return self.made == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        """As of a tuple."""
+        return hash(self.made)
+
+
+class ProcessKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Unique on a host: boot id (empty in replay), pid, and start time in ms since the epoch."""
 
     boot: str
@@ -144,7 +192,7 @@ class ProcessKey(msgspec.Struct, frozen=True, order=True):
     start_ms: int
 
 
-class Process(msgspec.Struct, frozen=True):
+class Process(msgspec.Struct, frozen=True, gc=False):
     """One process as far as audit and /proc tell. Unknown parts are None or empty, never guessed."""
 
     key: ProcessKey
@@ -164,7 +212,7 @@ class Process(msgspec.Struct, frozen=True):
     container: str | None = None
 
 
-class Rarity(msgspec.Struct, frozen=True):
+class Rarity(msgspec.Struct, frozen=True, gc=False):
     """How often this pattern (program below its parent, by its user) was seen on this host before now."""
 
     pattern: str
@@ -174,7 +222,7 @@ class Rarity(msgspec.Struct, frozen=True):
     """How many patterns were counted in all: a young baseline calls everything rare."""
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One audit event, metric sample or other observation, with everything that rules may ask about."""
 
     id: EventId
@@ -215,7 +263,7 @@ class Rule(msgspec.Struct, frozen=True):
     """`auto`, `always` or `never`: the rule's own `watchdogd.triage`."""
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A rule that an event satisfied, with the fields that made it so (name to value, as text)."""
 
     rule: Rule

@@ -32,6 +32,9 @@ class HandMadeRecord(msgspec.Struct, frozen=True):
     position: Position | None = None
     pieces: tuple[bytes, ...] = ()
 
+    def may_have(self, name: str) -> bool:
+        return bool(name)
+
     def read_piece(self, piece: bytes) -> tuple[FieldTriple, ...] | None:
         raise NotImplementedError(piece)
 

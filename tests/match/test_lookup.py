@@ -91,7 +91,7 @@ def test_recorded_events_match_the_same_rules(corpora: Path) -> None:
 
 STAMP = "msg=audit(1700000000.{milli:03}:{serial}): "
 SYSCALL = (
-    "arch=c000003e syscall={call} success={success} exit={exit} a0={a0:x} a1={a1:x} a2={a2:x} a3={a3:x} items=2 "
+    "arch={arch} syscall={call} success={success} exit={exit} a0={a0:x} a1={a1:x} a2={a2:x} a3={a3:x} items=2 "
     "ppid={ppid} pid={pid} auid=1000 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=3 "
     "comm={comm} exe={exe} key={key}"
 )
@@ -112,7 +112,8 @@ STRING = st.sampled_from(STRINGS)
 BODIES = st.one_of(
     st.builds(
         SYSCALL.format,
-        call=st.sampled_from([59, 257, 135, 101, 105]),
+        arch=st.sampled_from(["c000003e", "40000003"]),
+        call=st.sampled_from([59, 257, 135, 101, 102, 105, 117]),
         success=st.sampled_from(["yes", "no"]),
         exit=st.integers(-133, 70000),
         a0=NUMBERS,
@@ -226,17 +227,17 @@ def _view_test(draw: st.DrawFn, view: View) -> syntax.Detection:
     return Test(field, (_value(draw, str(value)),), negated=draw(st.integers(0, 5)) == 0)
 
 
-def make_lines(prefix: str, suffix: str, number: int, key: str) -> list[bytes]:
+def make_lines(prefix: str, suffix: str, number: int, key: str, arch: str, call: int) -> list[bytes]:
     """The same again but for what is volatile, which `number` decides."""
-    call = SYSCALL.format(
-        call=105, success="no", exit=-1, a0=number, a1=0xFFFFFFFF, a2=0xDD00 + number, a3=0x7F00 + number,
+    text = SYSCALL.format(
+        arch=arch, call=call, success="no", exit=-1, a0=number, a1=0xFFFFFFFF, a2=0xDD00 + number, a3=0x7F00 + number,
         ppid=number + 1, pid=number + 2, comm='"a\xc3\x9f"', exe="2F746D702F2E78202D64", key=key,
     )  # fmt: skip
     path = f'item=0 name="/tmp/.x" inode={number} dev=00:2f mode=0100755 ouid=0 ogid=0 rdev=00:00 nametype=CREATE'
     title = "proctitle=" + (b"sh\0-c\0" + b"\xff" * 9).hex().upper()
     stamp = STAMP.format(milli=number % 1000, serial=number)
     bodies = [
-        ("SYSCALL", call),
+        ("SYSCALL", text),
         ("CWD", 'cwd="/"'),
         ("PATH", path),
         ("PROCTITLE", title),
@@ -247,10 +248,21 @@ def make_lines(prefix: str, suffix: str, number: int, key: str) -> list[bytes]:
 
 @pytest.mark.parametrize("prefix", ["", "node=a-host ", "Nov 14 22:13:20 box audit: "])
 @pytest.mark.parametrize("suffix", ["", '\x1dARCH=x86_64 SYSCALL=setuid AUID="bob" UID="root"'])
-@pytest.mark.parametrize("key", ['"exec"', "(null) syscall=59 a0=dd", "6101626F6F"])
-def test_every_part_of_a_line_and_every_field_is_found(prefix: str, suffix: str, key: str) -> None:
-    (seen,) = decode(make_lines(prefix, suffix, 4321, key))
-    (event,) = decode(make_lines(prefix, suffix, 987, key))
+@pytest.mark.parametrize(
+    ("key", "arch", "call"),
+    [
+        ('"exec"', "c000003e", 105),
+        ("(null) syscall=59 a0=dd", "c000003e", 105),
+        ("6101626F6F", "c000003e", 105),
+        ("(null)", "40000003", 102),
+        ("(null)", "40000003", 117),
+    ],
+)
+def test_every_part_of_a_line_and_every_field_is_found(
+    prefix: str, suffix: str, key: str, arch: str, call: int
+) -> None:
+    (seen,) = decode(make_lines(prefix, suffix, 4321, key, arch, call))
+    (event,) = decode(make_lines(prefix, suffix, 2, key, arch, call))
     words: set[tuple[str | None, str]] = set()
     for record in event.records:
         line = record.line.decode("utf-8", "backslashreplace")
@@ -319,6 +331,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1000):
         argv = f'argc=2 a0="echo" a1={f"needle {number}".encode().hex().upper()}'
         call = SYSCALL.format(
+            arch="c000003e",
             call=59,
             success="yes",
             exit=0,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final
 
-from watchdogd.decode.interpret import decode_bytes, decode_string, parse_number
+from watchdogd.decode.interpret import decode_bytes, decode_string, parse_number, split_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"a([0-9]{1,7})(?:\[([0-9]{1,7})\])?")
 _MAX_PUT_BACK: Final = 1024
 """More missing arguments than this are loss, not empty strings that the kernel left out."""
+
+_RECALLED: Final = 2048
+_RECALLED_BYTES: Final = 512
 
 
 def join_argv(records: Sequence[AuditLine], missing: list[str]) -> tuple[str, ...]:
@@ -48,12 +52,24 @@ def join_argv(records: Sequence[AuditLine], missing: list[str]) -> tuple[str, ..
 
 def _read_simple(record: AuditLine) -> tuple[str, ...] | None:
     """The usual record: `argc` and then exactly its arguments in order. None for any other."""
-    pairs = record.pairs
-    if not pairs or pairs[0][0] != "argc" or pairs[0][1] != str(len(pairs) - 1):
+    body = record.record.data[record.body_at :]
+    return _recall_words(body) if len(body) <= _RECALLED_BYTES else _read_words(body)
+
+
+def _read_words(body: bytes) -> tuple[str, ...] | None:
+    argc, *words = split_body(body)[0].split(" ")
+    if argc != f"argc={len(words)}":
         return None
-    if pairs[-1][0] != f"a{len(pairs) - 2}" or any(name[-1] == "]" or name[-1] == "n" for name, _ in pairs):
-        return None
-    return tuple([decode_string(raw) for _, raw in pairs[1:]])
+    argv = []
+    for index, word in enumerate(words):
+        name, sign, raw = word.partition("=")
+        if not sign or name != f"a{index}" or (raw[:1] == '"' and raw.find('"', 1) != len(raw) - 1):
+            return None
+        argv.append(decode_string(raw))
+    return tuple(argv)
+
+
+_recall_words: Final = functools.lru_cache(maxsize=_RECALLED)(_read_words)
 
 
 def _put_back(whole: dict[int, str], argc: int, missing: list[str]) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchdogd.decode.actor import Actor, present, read_actor
 from watchdogd.decode.argv import join_argv
-from watchdogd.decode.facts import read_syscall
+from watchdogd.decode.facts import SyscallFacts, read_syscall
 from watchdogd.decode.interpret import decode_string
-from watchdogd.decode.views import Observation, view_syscall
+from watchdogd.decode.views import Observation, list_categories, may_warn, view_syscall
 from watchdogd.decode.views_user import view_report
-from watchdogd.entities import Event, EventId, Process, ProcessKey, View
+from watchdogd.entities import Event, EventId, LazyViews, Process, ProcessKey, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,40 +98,45 @@ def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool =
     missing: list[str] = []
     if late:
         warnings.append("late: other records of this event were judged before")
-    views: list[View] = []
+    views: Sequence[View] = ()
+    categories: frozenset[str] | None = None
     process: Process | None = None
     cwd = _read_cwd(parts.cwd) if parts.cwd is not None else None
     if parts.syscall is not None:
         facts = read_syscall(parts.syscall)
-        argv: tuple[str, ...] = ()
-        if parts.execve:
-            argv = join_argv(parts.execve, missing)
-        elif facts.name in _EXEC_SYSCALLS and facts.outcome == "success":
-            missing.append("no EXECVE record: the arguments are PROCTITLE's, which the kernel cuts at 128 bytes")
-            argv = _argv_of_proctitle(parts.proctitle)
+        argv = _read_argv(parts, facts, missing)
         if facts.items is not None and len(parts.paths) < facts.items:
             missing.append(f"{len(parts.paths)} of {facts.items} PATH records")
         seen = Observation(facts, argv, cwd, parts.paths, parts.sockaddr, parts.open_how)
-        views += view_syscall(seen, warnings)
+        if parts.reports or may_warn(seen):
+            views = view_syscall(seen, warnings)
+        else:
+            views = LazyViews(_make_views, seen)
+            categories = list_categories(seen)
         process = make_process(facts.actor, event_id.time_ms, argv, cwd)
     elif parts.paths or parts.execve or parts.cwd or parts.proctitle or parts.sockaddr:
         missing.append("no SYSCALL record: who did it is unknown")
     for line in parts.reports:
         actor = read_actor(line)
-        views.append(view_report(line, actor))
+        views = (*views, view_report(line, actor))
         if process is None and actor.pid is not None:
             process = make_process(actor, event_id.time_ms, (), None)
-    if not views:
-        views.append(View("audit_record", "fragment", "unknown", {"RecordType": _first_type(records)}))
+    if categories is None:
+        views = tuple(views) or (View("audit_record", "fragment", "unknown", {"RecordType": _first_type(records)}),)
     event = Event(
         id=event_id,
         source=SOURCE,
         records=tuple(records),
-        views=tuple(views),
+        views=views,
         process=process,
-        warnings=(*warnings, *missing),
+        warnings=(*warnings, *missing) if warnings or missing else (),
+        categories=categories,
     )
     return Built(event, bool(missing))
+
+
+def _make_views(seen: Observation) -> Sequence[View]:
+    return view_syscall(seen, [])
 
 
 def make_process(actor: Actor, time_ms: int, argv: tuple[str, ...], cwd: str | None) -> Process | None:
@@ -139,20 +144,29 @@ def make_process(actor: Actor, time_ms: int, argv: tuple[str, ...], cwd: str | N
     if actor.pid is None:
         return None
     return Process(
-        key=ProcessKey("", actor.pid, time_ms),
-        pid=actor.pid,
-        ppid=actor.ppid,
-        exe=actor.exe,
-        comm=actor.comm,
-        argv=argv,
-        cwd=cwd,
-        uid=actor.uid,
-        user=actor.user,
-        auid=actor.auid,
-        login=actor.login,
-        session=actor.session,
-        tty=actor.tty,
+        ProcessKey("", actor.pid, time_ms),
+        actor.pid,
+        actor.ppid,
+        actor.exe,
+        actor.comm,
+        argv,
+        cwd,
+        actor.uid,
+        actor.user,
+        actor.auid,
+        actor.login,
+        actor.session,
+        actor.tty,
     )
+
+
+def _read_argv(parts: _Parts, facts: SyscallFacts, missing: list[str]) -> tuple[str, ...]:
+    if parts.execve:
+        return join_argv(parts.execve, missing)
+    if facts.name in _EXEC_SYSCALLS and facts.outcome == "success":
+        missing.append("no EXECVE record: the arguments are PROCTITLE's, which the kernel cuts at 128 bytes")
+        return _argv_of_proctitle(parts.proctitle)
+    return ()
 
 
 def _read_cwd(line: AuditLine) -> str | None:

@@ -88,6 +88,8 @@ def read_syscall(line: AuditLine) -> SyscallFacts:
     if subject is None:
         return _read_syscall_fields(line)
     arch, number, success, code, a0, a1, a2, a3, items, ppid, pid = found.groups()
+    if data.startswith(b"type="):
+        line.pieces_cache = (data[line.body_at : found.start(5 if code is None else 4)], rest)
     text = number.decode()
     return SyscallFacts(
         tables.name_syscall(arch.decode(), text) or f"syscall({text})",

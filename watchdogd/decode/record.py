@@ -7,6 +7,7 @@ a space or a byte outside 0x21..0x7e).
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ import msgspec
 
 from watchdogd.decode import tables
 from watchdogd.decode.interpret import interpret_fields, read_enriched, split_body
-from watchdogd.decode.pieces import cut_line, read_alone
+from watchdogd.decode.pieces import cut_path, read_alone
 from watchdogd.decode.words import look_up_fields
 from watchdogd.entities import FieldTriple, Position, Record  # noqa: TC001 - msgspec reads annotations at run time
 
@@ -74,6 +75,7 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     values_cache: dict[str, str] | None = None
     fields_cache: tuple[FieldTriple, ...] | None = None
     pieces_cache: tuple[bytes, ...] | None = None
+    """Left by whoever has cut the line for a purpose of his own."""
 
     @property
     def line(self) -> bytes:
@@ -121,10 +123,21 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     @property
     def pieces(self) -> tuple[bytes, ...]:
         """Parts of the body that may come again, each of which can be read alone."""
-        pieces = self.pieces_cache
-        if pieces is None:
-            pieces = self.pieces_cache = cut_line(self.type, self.record.data, self.body_at)
-        return pieces
+        if self.pieces_cache is not None:
+            return self.pieces_cache
+        data = self.record.data
+        if self.type == "PATH":
+            return cut_path(data, self.body_at)
+        return (data[self.body_at :],) if data.startswith(b"type=") else ()
+
+    def may_have(self, name: str) -> bool:
+        """False only where there surely is no field of that name, in upper or lower case."""
+        if self.type not in _PLAIN_BODIES:
+            return True
+        data = self.record.data
+        if name.isupper():
+            return not data.isascii() or _write_name(name) in data.lower()
+        return _write_name(name) in data
 
     def read_piece(self, piece: bytes) -> tuple[FieldTriple, ...] | None:
         """The fields of one of them; None where they do not stand alone."""
@@ -139,6 +152,14 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
 
     def _split(self) -> tuple[str, str]:
         return split_body(self.record.data[self.body_at :])
+
+
+@functools.lru_cache(maxsize=1024)
+def _write_name(name: str) -> bytes:
+    """How a field begins in the line, in lower case where the name is not."""
+    if "\\" in name:
+        return b"="  # an escaped byte, perhaps
+    return f"{name.lower() if name.isupper() else name}=".encode("utf-8", "surrogatepass")
 
 
 def escape_bytes(data: bytes) -> str:

@@ -73,6 +73,19 @@ def view_syscall(seen: Observation, warnings: list[str]) -> list[View]:
     return views or [_view_plain(seen)]
 
 
+def list_categories(seen: Observation) -> frozenset[str]:
+    """All that the views of a syscall can be of; known without reading paths."""
+    if seen.name in _EXEC_CALLS:
+        return _STARTED if seen.succeeded else _PLAIN
+    return _CATEGORIES.get(seen.name, _PLAIN)
+
+
+def may_warn(seen: Observation) -> bool:
+    """True where the views may have warnings: paths are relative to a folder that may not be the current one."""
+    at = _AT_CALLS.get(seen.name)
+    return at is not None and any(seen.facts.args[index] not in _AT_FDCWD for index in at)
+
+
 def _view_plain(seen: Observation) -> View:
     fields = describe_actor(seen.actor)
     fields["Syscall"] = seen.name
@@ -335,3 +348,17 @@ _BUILDERS: Final[dict[str, Builder]] = {
     ),
     **dict.fromkeys(("connect", "bind", "accept", "accept4", "sendto", "sendmsg"), _view_connection),
 }
+
+_PLAIN: Final = frozenset({"syscall"})
+_STARTED: Final = frozenset({"process_creation"})
+_EXEC_CALLS: Final = frozenset({"execve", "execveat"})
+_BUILT: Final[dict[Builder, frozenset[str]]] = {
+    _view_exec: _PLAIN | _STARTED,
+    _view_open: _PLAIN | {"file_event", "file_access"},
+    _view_creation: _PLAIN | {"file_event"},
+    _view_rename: _PLAIN | {"file_event", "file_rename"},
+    _view_delete: _PLAIN | {"file_delete"},
+    _view_change: _PLAIN | {"file_change"},
+    _view_connection: _PLAIN | {"network_connection"},
+}
+_CATEGORIES: Final = {name: _BUILT[build] for name, build in _BUILDERS.items()}

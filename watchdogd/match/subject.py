@@ -132,6 +132,8 @@ class RecordSubject(_Texts):
         """Every value of a field, raw before interpreted."""
         if field == "type":
             return (self.type,)
+        if not self._record.may_have(field):
+            return ()
         found: tuple[str, ...] = ()
         for name, raw, interpreted in self._record.fields:
             if name == field:
