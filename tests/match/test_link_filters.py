@@ -163,6 +163,37 @@ def test_a_filter_on_an_upper_correlation_leaves_the_lower_one_as_it_is(tmp_path
     assert [found.id[-1] for found in ruleset.rules] == ["1", "7", "8"]
 
 
+def test_filters_on_two_correlations_of_a_tower_with_two_ways_down(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "a",
+        "r.yml",
+        rule(1),
+        correlation(ID.format(1), number=5),
+        correlation(ID.format(5), number=6),
+        correlation(ID.format(5), number=7),
+        correlation(f"[{ID.format(6)}, {ID.format(7)}]", number=8),
+        make_filter(ID.format(6)),
+        make_filter(ID.format(8), number=2),
+        make_filter(ID.format(8), number=3),
+    )
+    found = link_folders(folder).correlations
+    by_id = {one.rule.id: one for one in found}
+    assert len(by_id) == len(found)
+    for place, one in enumerate(found):
+        below = [feed.rule_id for feed in one.feeds if feed.rule_id != ID.format(1)]
+        assert set(below) <= {lower.rule.id for lower in found[:place]}
+
+    def count_filters(rule_id: str, *way: int) -> int:
+        feed = by_id[rule_id].feeds[way[0]]
+        return count_filters(feed.rule_id, *way[1:]) if way[1:] else len(feed.restrictions)
+
+    assert count_filters(ID.format(5), 0) == 0
+    assert count_filters(ID.format(6), 0, 0) == 1
+    assert count_filters(ID.format(7), 0, 0) == 0
+    assert count_filters(ID.format(8), 0, 0, 0) == 3
+    assert count_filters(ID.format(8), 1, 0, 0) == 2
+
+
 def test_the_engine_counts_for_each_correlation_what_its_filters_let_through(tmp_path: Path) -> None:
     lower = correlation(ID.format(1)).replace("{gte: 5}", "{gte: 2}")
     upper = correlation(ID.format(7), number=8).replace("{gte: 5}", "{gte: 1}\n  generate: true")

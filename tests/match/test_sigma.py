@@ -12,7 +12,7 @@ import pytest
 
 from tests.match.conftest import link_folders
 from watchdogd.errors import RuleError
-from watchdogd.match import syntax
+from watchdogd.match import sigma, syntax
 from watchdogd.match.files import find_layers
 
 if TYPE_CHECKING:
@@ -255,6 +255,16 @@ def test_no_level_is_a_warning(tmp_path: Path) -> None:
 )
 def test_what_is_no_rule_is_a_problem_and_no_crash(tmp_path: Path, text: str) -> None:
     assert any(problem.severity == "error" for problem in read_problems(tmp_path, text))
+
+
+def test_what_breaks_the_reader_is_a_mistake_of_its_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(body: syntax.RuleBody) -> None:
+        raise ZeroDivisionError(body.rule.title)
+
+    monkeypatch.setattr(sigma, "compile_body", fail)
+    (problem,) = read_problems(tmp_path, HEAD + GOOD)
+    assert problem.message == "cannot be used as a rule: ZeroDivisionError: A rule"
+    assert (problem.place.line, problem.place.column) == (1, 1)
 
 
 def test_reading_rules_downloads_nothing() -> None:

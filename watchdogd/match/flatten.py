@@ -153,7 +153,6 @@ def flatten_value(value: Any) -> syntax.Value:  # noqa: ANN401, C901, PLR0911 - 
         case st.SigmaExists():
             return syntax.Exists(value.exists)
         case st.SigmaRegularExpression():
-            _flatten_parts(value.regexp)
             return syntax.Pattern(value.escape(escape_escape_char=False))
         case st.SigmaCIDRExpression():
             return syntax.Network(str(value.network))
@@ -174,8 +173,6 @@ def _check_number(number: _Number) -> _Number:
 def _flatten_parts(text: Any) -> tuple[str | int, ...]:  # noqa: ANN401 - SigmaString
     parts: list[str | int] = []
     for part in text.s:
-        if isinstance(part, st.Placeholder):
-            raise UnusableError(f"the placeholder %{part.name}% cannot stand here")
         if isinstance(part, st.SpecialChars):
             parts.append(_WILDCARDS[part])
         elif parts and isinstance(parts[-1], str):

@@ -39,7 +39,9 @@ class CorrelationLinker:
         self._problems = problems
         self._linked: dict[str, syntax.Correlation | None] = {}
         """None where it cannot be linked (reported)."""
-        self._copies: dict[str, list[syntax.Correlation]] = {}
+        self._copies: dict[str, syntax.Correlation] = {}
+        """By `id#top`; each stands behind those that it builds on."""
+        self._restricted: set[tuple[str, str]] = set()
         self._path: list[syntax.CorrelationBody] = []
         self._heights: dict[str, int] = {}
 
@@ -47,8 +49,11 @@ class CorrelationLinker:
         """Return all that could be linked, each behind what it builds on."""
         for body in bodies:
             self._link(body)
-        found = [(rule_id, linked) for rule_id, linked in self._linked.items() if linked is not None]
-        return tuple(one for rule_id, linked in found for one in (*self._copies.get(rule_id, ()), linked))
+        answer = []
+        for rule_id, linked in self._linked.items():
+            answer += [copy for copied_id, copy in self._copies.items() if copied_id.endswith(f"#{rule_id}")]
+            answer += [] if linked is None else [linked]
+        return tuple(answer)
 
     def _link(self, body: syntax.CorrelationBody) -> syntax.Correlation | None:
         if body.rule.id in self._linked:
@@ -182,20 +187,18 @@ class CorrelationLinker:
         return msgspec.structs.replace(linked, feeds=tuple(feeds))
 
     def _copy(self, rule_id: str, found: syntax.FilterBody, top: str) -> str:
-        copies = self._copies.setdefault(top, [])
-        earlier = next((copy for copy in copies if copy.rule.id == rule_id), None)
-        lower = earlier or self._linked[rule_id]
-        if lower is None:  # not reached: what builds on a broken correlation is not linked
-            return rule_id
-        rule = msgspec.structs.replace(lower.rule, id=f"{rule_id.partition('#')[0]}#{top}")
-        copied = msgspec.structs.replace(
-            self._apply(lower, found, top), rule=rule, silent=True, copy_of=rule_id.partition("#")[0]
-        )
-        if earlier is not None:
-            copies.remove(earlier)
-        copies[:] = [copy for copy in copies if copy.rule.id != rule.id]
-        copies.append(copied)
-        return rule.id
+        """Return the id of the copy that only `top` hears of; it is made, or restricted once more by the filter."""
+        copied_id = rule_id if rule_id.endswith(f"#{top}") else f"{rule_id}#{top}"
+        if (copied_id, found.id) in self._restricted:
+            return copied_id  # it is reached in two ways
+        self._restricted.add((copied_id, found.id))
+        lower = self._copies.get(copied_id) or self._copies.get(rule_id) or self._linked[rule_id]
+        if lower is not None:  # always: what builds on a broken correlation is not linked
+            rule = msgspec.structs.replace(lower.rule, id=copied_id)
+            restricted = self._apply(lower, found, top)
+            original = rule_id.partition("#")[0]
+            self._copies[copied_id] = msgspec.structs.replace(restricted, rule=rule, silent=True, copy_of=original)
+        return copied_id
 
 
 def _refuse_depth(place: Place) -> Problem:
