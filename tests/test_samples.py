@@ -10,7 +10,7 @@ import pytest
 from watchdogd.entities import Level, Rule
 from watchdogd.errors import Place
 from watchdogd.match import syntax
-from watchdogd.match.library import RuleSet
+from watchdogd.match.library import RuleSet, load_rules
 from watchdogd.samples import (
     FAILED,
     MAX_SAMPLE_BYTES,
@@ -196,6 +196,55 @@ def test_what_a_correlation_builds_on_comes_with_it(tmp_path: Path) -> None:
     assert [(found.rule.id, found.silent) for found in select_rules(ruleset, "lower").correlations] == [
         ("lower", False)
     ]
+
+
+GUESSING = """\
+title: Failed
+name: failed
+id: 5f0b3f4e-6a1c-4a53-9a7e-0f6f1f7d1c01
+level: low
+logsource: {product: linux, category: authentication}
+detection:
+  sel: {Outcome: failure}
+  condition: sel
+---
+title: Guessing
+id: 5f0b3f4e-6a1c-4a53-9a7e-0f6f1f7d1c02
+level: high
+correlation:
+  type: event_count
+  rules: [failed]
+  group-by: [SourceIp]
+  timespan: 1m
+  condition: {gte: 3}
+"""
+
+
+def fail(serial: int, second: int, address: str = "10.0.0.1") -> bytes:
+    text = f'exe="/usr/sbin/sshd" hostname={address} addr={address} terminal=ssh res=failed'
+    head = (
+        f"type=USER_AUTH msg=audit({1_700_000_000 + second}.000:{serial}): pid=9 uid=0 auid=4294967295 ses=4294967295"
+    )
+    return f"{head} msg='op=PAM:authentication acct=\"root\" {text}'\n".encode()
+
+
+def test_the_sample_of_a_correlation_is_a_sequence(tmp_path: Path) -> None:
+    (tmp_path / "guess.yml").write_text(GUESSING)
+    folder = tmp_path / "tests" / "guess"
+    put(folder / "fires.log", b"".join(fail(number, 10 * number) for number in range(3)))
+    put(folder / "quiet_slow.log", b"".join(fail(number, 31 * number) for number in range(9)))
+    put(folder / "quiet_many.log", b"".join(fail(number, number, f"10.0.0.{number}") for number in range(9)))
+    ruleset = load_rules([tmp_path])
+    results = run_samples(ruleset, [tmp_path])
+    assert [(result.title, result.status) for result in results] == [("Guessing", PASSED)] * 3
+    assert results[0].matched == ("1700000020.000:2",)
+    assert len(run_samples(ruleset, [tmp_path], {"5f0b3f4e-6a1c-4a53-9a7e-0f6f1f7d1c01"})) == 3, "it builds on that one"
+    put(folder / "fires.log", fail(1, 0) + fail(2, 0))
+    result = run_samples(ruleset, [tmp_path])[0]
+    assert result.message == "the rule must match here, and no event does (of 2 events 'Failed' matches 2)"
+    put(folder / "quiet_slow.log", b"".join(fail(number, number) for number in range(4)))
+    result = run_samples(ruleset, [tmp_path])[2]
+    assert (result.status, result.line) == (FAILED, 3)
 
 
 def test_slips_of_the_pen_are_told(tmp_path: Path) -> None:

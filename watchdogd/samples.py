@@ -24,7 +24,7 @@ from watchdogd.enrich.process import ProcessTree
 from watchdogd.entities import Event, EventId, FieldMap, Position, Record, View
 from watchdogd.errors import Place, Problem
 from watchdogd.match.engine import Engine
-from watchdogd.match.explain import Explainer, Finding, first_line, name_event
+from watchdogd.match.explain import Explainer, Finding, first_line, name_id
 from watchdogd.match.files import LEFT_OUT, find_rule_files, show_path
 from watchdogd.match.library import RuleSet
 from watchdogd.match.syntax import Correlation, RuleBody
@@ -34,7 +34,7 @@ from watchdogd.telemetry import Counters
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from watchdogd.entities import Rule
+    from watchdogd.entities import Match, Rule
 
 _RuleT = TypeVar("_RuleT", RuleBody, Correlation)
 
@@ -45,6 +45,7 @@ APART_MS = 10_000
 
 PASSED, FAILED, MISSING, SKIPPED = "passed", "failed", "missing", "skipped"
 _SHOWN = 4
+_END_MS = 1 << 62
 _LOSSES = ("decode_garbage_lines_total", "decode_incomplete_events_total")
 
 
@@ -89,14 +90,18 @@ class SampleError(Exception):
 def run_samples(
     ruleset: RuleSet, folders: Sequence[Path], only: Collection[str] | None = None
 ) -> tuple[SampleResult, ...]:
-    """Hold the samples of all rules (or of the ids in `only`) against them, in the order of the set.
+    """Hold the samples of all rules (or of the ids in `only`, and what builds on them) against them.
 
     Each sample has an engine of its own, in which nothing is but the rule and what it builds on. Reads files, and never
     raises for what they hold. Rules of which only correlations hear need no samples.
     """
     reasons = {rule.id: reason for rule, reason in ruleset.inactive}
     results: list[SampleResult] = []
-    everything: list[RuleBody | Correlation] = [*ruleset.bodies, *ruleset.correlations]
+    everything: list[RuleBody | Correlation] = [
+        *ruleset.bodies,
+        *(found for found in ruleset.correlations if not found.copy_of),
+    ]
+    only = None if only is None else _add_above(ruleset, only)
     for found in everything:
         rule = found.rule
         if only is not None and rule.id not in only:
@@ -110,6 +115,15 @@ def run_samples(
             results.append(replace(base, status=MISSING, message=f"{rule.title!r} has no samples"))
         results += [_run_sample(ruleset, found, path, base) for path in paths]
     return tuple(results)
+
+
+def _add_above(ruleset: RuleSet, only: Collection[str]) -> set[str]:
+    """Those rules and all correlations that build on one of them."""
+    wanted = set(only)
+    for found in ruleset.correlations:  # each stands behind those that it builds on
+        if any(feed.rule_id in wanted for feed in found.feeds):
+            wanted.add(found.rule.id)
+    return wanted
 
 
 def find_samples(found: RuleBody | Correlation, folders: Sequence[Path]) -> list[Path]:
@@ -168,17 +182,26 @@ def _run_sample(ruleset: RuleSet, found: RuleBody | Correlation, path: Path, bas
         events = list(read_sample(path, part.bodies[0].view if part.bodies else ""))
     except SampleError as error:
         return replace(base, status=FAILED, message=error.message, line=error.line)
-    engine = Engine(part)
-    matching = [event for event in events if any(match.rule.id == found.rule.id for match in engine.judge(event))]
-    base = replace(base, matched=tuple(name_event(event) for event in matching))
+    matching = _find_matching(Engine(part), found.rule.id, events)
+    base = replace(base, matched=tuple(map(name_id, matching)))
     if bool(matching) is must_match:
         return replace(base, status=PASSED)
     if matching:
-        first = matching[0]
-        message = f"the rule must not match here, and event {name_event(first)} does"
-        return replace(base, status=FAILED, message=message, line=_find_line(first))
+        line = next((_find_line(event) for event in events if event.id == matching[0]), None)
+        message = f"the rule must not match here, and event {name_id(matching[0])} does"
+        return replace(base, status=FAILED, message=message, line=line)
     line, message = _explain_silence(part, found.rule, events)
     return replace(base, status=FAILED, message=f"the rule must match here, and no event does{message}", line=line)
+
+
+def _find_matching(engine: Engine, rule_id: str, events: Sequence[Event]) -> list[EventId]:
+    """Events that complete a match, in order. Behind the last one time goes on, and closes every window."""
+    matches: list[Match] = []
+    for event in events:
+        matches += [firing.match for firing in engine.advance(event.id.time_ms)]
+        matches += engine.judge(event)
+    matches += [firing.match for firing in engine.advance(_END_MS)]
+    return list(dict.fromkeys(match.event_ids[-1] for match in matches if match.rule.id == rule_id))
 
 
 def _find_line(event: Event) -> int | None:

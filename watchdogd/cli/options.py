@@ -44,7 +44,10 @@ def find_rules(ruleset: RuleSet, text: str) -> list[Rule]:
     """Rules of a set by id, title (whatever its case) or file. Raises WatchdogdError where there is none."""
     import difflib  # noqa: PLC0415 -- only where a rule is asked for
 
-    everything: list[RuleBody | Correlation] = [*ruleset.bodies, *ruleset.correlations]
+    everything: list[RuleBody | Correlation] = [
+        *ruleset.bodies,
+        *(found for found in ruleset.correlations if not found.copy_of),
+    ]
     wanted, path = text.casefold(), Path(text)
     by_word = [found.rule for found in everything if wanted in (found.rule.id, found.rule.title.casefold())]
     by_file = [found.rule for found in everything if Path(found.rule.path) in (path, path.resolve())]

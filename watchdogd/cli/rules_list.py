@@ -107,6 +107,7 @@ def list_rows(ruleset: RuleSet, folders: Sequence[Path]) -> list[Row]:
     rows += [
         Row(found.rule, "correlation", _find_folder(found.rule, folders), found.reason, found.silent)
         for found in ruleset.correlations
+        if not found.copy_of
     ]
     return rows
 

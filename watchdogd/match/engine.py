@@ -43,7 +43,7 @@ class Engine:
         views = {body.rule.id: body.view for body in ruleset.bodies}
 
         def restrict(rule_id: str, restriction: syntax.Restriction) -> Holds:
-            return _compile_restriction(restriction, views.get(rule_id, ""))
+            return compile_restriction(restriction, views.get(rule_id, ""))
 
         self.correlator = Correlator(ruleset.correlations, restrict)
         self._fed = self.correlator.fed_by
@@ -126,7 +126,8 @@ def _compile_rule(body: syntax.RuleBody, condition: syntax.Condition) -> _Judged
     return _Judged(body.rule, _compile_condition(condition, asks), positive, body.silent)
 
 
-def _compile_restriction(restriction: syntax.Restriction, view: str) -> Holds:
+def compile_restriction(restriction: syntax.Restriction, view: str) -> Holds:
+    """Compile a filter that acts on what a correlation takes from one rule, of that view."""
     detections = {name: compile_detection(detection) for name, detection in restriction.detections.items()}
     if view == syntax.RECORDS:
         asks = {name: _ask_records(found, find_types(found.detection)) for name, found in detections.items()}

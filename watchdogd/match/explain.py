@@ -15,7 +15,7 @@ from watchdogd.match.subject import RecordSubject, ViewSubject, show_value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchdogd.entities import Event
+    from watchdogd.entities import Event, EventId
     from watchdogd.match.subject import Subject
 
     Subjects: TypeAlias = Sequence[tuple[str, Subject]]
@@ -119,7 +119,12 @@ class Explainer:
 
 def name_event(event: Event) -> str:
     """`SEC.MILLI:SERIAL`, as audit's own stamp, by which a person finds the lines."""
-    return f"{event.id.time_ms // 1000}.{event.id.time_ms % 1000:03d}:{event.id.serial}"
+    return name_id(event.id)
+
+
+def name_id(event_id: EventId) -> str:
+    """As `name_event`, of the id."""
+    return f"{event_id.time_ms // 1000}.{event_id.time_ms % 1000:03d}:{event_id.serial}"
 
 
 def first_line(event: Event) -> int | None:

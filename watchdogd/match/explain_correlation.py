@@ -1,27 +1,29 @@
-"""Why a correlation did or did not fire: what counted, group by group, and how far that got within one timespan.
-
-Counted anew from the events, apart from the engine's own state, so that the answer is a second opinion on it, too.
-"""
+"""Why a correlation did or did not fire: what counted, group by group, and how far that got within one timespan."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from watchdogd.match.engine import Engine
-from watchdogd.match.explain import name_event
-from watchdogd.match.subject import RecordSubject, ViewSubject, show_value
+from watchdogd.match.correlate import Hit
+from watchdogd.match.engine import Engine, compile_restriction
+from watchdogd.match.explain import name_event, name_id
+from watchdogd.match.grouping import read_groups, read_values
+from watchdogd.match.subject import GroupSubject
+from watchdogd.match.windows import Entry, open_window, sort_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from watchdogd.entities import Event, Match
     from watchdogd.match import syntax
+    from watchdogd.match.correlate import Correlator
     from watchdogd.match.library import RuleSet
-    from watchdogd.match.subject import Subject
+    from watchdogd.match.windows import Window
 
+_END_MS = 1 << 62
 _SIGNS = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "eq": "=", "neq": "!="}
 _TEMPORAL = ("temporal", "temporal_ordered")
 
@@ -63,33 +65,86 @@ class CorrelationExplanation(msgspec.Struct, frozen=True):
 
 
 def explain_correlation(part: RuleSet, rule_id: str, events: Iterable[Event]) -> CorrelationExplanation:
-    """Explain the last correlation of a set that holds nothing but it and what it builds on."""
+    """Explain the last correlation of a set that holds nothing but it and what it builds on.
+
+    Behind the last event time goes on: windows that only their end can judge are judged.
+    """
     correlation = next(found for found in part.correlations if found.rule.id == rule_id)
     engine = Engine(_speak(part))
+    counting = _Counting(correlation, {body.rule.id: body.view for body in part.bodies})
+    counting.listen_to(engine.correlator)
     fired: list[str] = []
-    counts = {feed.reference: 0 for feed in correlation.feeds}
-    grouped: dict[tuple[str, ...], list[Contribution]] = {}
     for event in events:
-        for match in engine.judge(event):
-            if match.rule.id == rule_id:
-                fired.append(name_event(event))
-            for feed in correlation.feeds:
-                if feed.rule_id == match.rule.id:
-                    counts[feed.reference] += 1
-                    values = [_read(event, match, field) for field in feed.group_by]
-                    if None not in values:
-                        key = tuple(str(value) for value in values)
-                        seen = tuple(
-                            found for field in feed.fields if (found := _read(event, match, field)) is not None
-                        )
-                        grouped.setdefault(key, []).append(
-                            Contribution(name_event(event), event.id.time_ms, feed.reference, seen)
-                        )
-    groups = [_sum_up(correlation, key, found) for key, found in grouped.items()]
+        fired += _name_firings(engine, event.id.time_ms, rule_id)
+        matches = engine.judge(event)
+        fired += [name_id(match.event_ids[-1]) for match in matches if match.rule.id == rule_id]
+        counting.take(event, matches)
+    fired += _name_firings(engine, _END_MS, rule_id)
+    groups = [_sum_up(correlation, key, found) for key, found in counting.grouped.items()]
     groups.sort(key=lambda group: group.reached_number, reverse=True)
     return CorrelationExplanation(
-        correlation.kind, describe_wanted(correlation), correlation.timespan_ms, tuple(fired), tuple(groups), counts
+        correlation.kind,
+        describe_wanted(correlation),
+        correlation.timespan_ms,
+        tuple(dict.fromkeys(fired)),
+        tuple(groups),
+        counting.counts,
     )
+
+
+def _name_firings(engine: Engine, time_ms: int, rule_id: str) -> list[str]:
+    firings = engine.advance(time_ms)
+    return [name_id(firing.match.event_ids[-1]) for firing in firings if firing.match.rule.id == rule_id]
+
+
+class _Counting:
+    """What each feed of a correlation gets, by group: read as the engine reads it, and kept in full."""
+
+    def __init__(self, correlation: syntax.Correlation, views: Mapping[str, str]) -> None:
+        self._correlation = correlation
+        self._feeds = [
+            (feed, tuple(compile_restriction(found, views.get(feed.rule_id, "")) for found in feed.restrictions))
+            for feed in correlation.feeds
+        ]
+        self._hits: list[Hit] = []
+        self.counts = {feed.reference: 0 for feed in correlation.feeds}
+        self.grouped: dict[tuple[str, ...], list[_Counted]] = {}
+
+    def listen_to(self, correlator: Correlator) -> None:
+        """Hear what the engine's own rules hit; what lower correlations say comes with the matches."""
+        offer = correlator.offer
+
+        def listen(event: Event, hits: Sequence[Hit]) -> list[Match]:
+            self._hits += hits
+            return offer(event, hits)
+
+        correlator.offer = listen  # type: ignore[method-assign]  # this one object's
+
+    def take(self, event: Event, matches: Sequence[Match]) -> None:
+        """Count what the event hit."""
+        lower = [
+            Hit(match.rule.id, match, (GroupSubject(match.fields),)) for match in matches if match.group is not None
+        ]
+        for hit in (*self._hits, *lower):
+            for place, (feed, restrictions) in enumerate(self._feeds):
+                if feed.rule_id == hit.rule_id and all(holds(hit.subjects) for holds in restrictions):
+                    self.counts[feed.reference] += 1
+                    self._add(event, place, feed, hit)
+        self._hits.clear()
+
+    def _add(self, event: Event, place: int, feed: syntax.Feed, hit: Hit) -> None:
+        values = read_values(self._correlation.kind, hit.subjects, feed)
+        for key in read_groups(hit.subjects, feed)[0]:
+            for value in values:
+                entry = Entry(event.id.time_ms, event.id, place, value)
+                shown = () if value is None else tuple(str(value).split("\x1f"))
+                one = Contribution(name_event(event), event.id.time_ms, feed.reference, shown)
+                self.grouped.setdefault(key, []).append(_Counted(entry, one))
+
+
+class _Counted(NamedTuple):
+    entry: Entry
+    shown: Contribution
 
 
 def _speak(part: RuleSet) -> RuleSet:
@@ -100,19 +155,6 @@ def _speak(part: RuleSet) -> RuleSet:
         bodies=tuple(replace(body, silent=False) for body in part.bodies),
         correlations=tuple(replace(found, silent=False) for found in part.correlations),
     )
-
-
-def _read(event: Event, match: Match, field: str) -> str | None:
-    """First value of a field in the view that matched, or in any record; of a correlation, what it was grouped by."""
-    if field in match.fields:
-        return match.fields[field]
-    subjects: list[Subject] = [
-        ViewSubject(view, event.records) for view in event.views if view.category == match.category
-    ]
-    subjects = subjects or [RecordSubject(record) for record in event.records]
-    found = (value for subject in subjects for value in subject.values(field) if value is not None)
-    value = next(found, None)
-    return None if value is None else show_value(value)
 
 
 def describe_wanted(correlation: syntax.Correlation) -> str:
@@ -129,42 +171,44 @@ def describe_wanted(correlation: syntax.Correlation) -> str:
     return f"{bounds}: {what} {fields}"
 
 
-def _sum_up(correlation: syntax.Correlation, key: tuple[str, ...], found: list[Contribution]) -> Group:
-    best, said = -math.inf, ""
-    start = 0
+def _sum_up(correlation: syntax.Correlation, key: tuple[str, ...], found: list[_Counted]) -> Group:
+    found = sorted(found, key=lambda one: sort_key(one.entry))
+    window = open_window(correlation)
+    best, said, start = -math.inf, "", 0
     for end, last in enumerate(found):
-        while found[start].time_ms < last.time_ms - correlation.timespan_ms:
+        oldest_ms = last.entry.time_ms - correlation.timespan_ms
+        while found[start].entry.time_ms < oldest_ms:
             start += 1
-        number, words = _measure(correlation, found[start : end + 1])
+        window.add(last.entry)
+        window.prune(oldest_ms)
+        number, words = _measure(correlation, found[start : end + 1], window)
         if number > best:
-            best, said = number, f"{words} by {last.event}"
-    return Group(dict(zip(correlation.group_by, key, strict=False)), tuple(found), said, best)
+            best, said = number, f"{words} by {last.shown.event}"
+    by = dict(zip(correlation.group_by, key, strict=False))
+    return Group(by, tuple(one.shown for one in found), said, best)
 
 
-def _measure(correlation: syntax.Correlation, window: Sequence[Contribution]) -> tuple[float, str]:  # noqa: PLR0911 - one for each kind
-    """The figure of one timespan, and how to say it."""
+def _measure(correlation: syntax.Correlation, counted: Sequence[_Counted], window: Window) -> tuple[float, str]:
+    """The figure of one timespan, and how to say it. `window` is the engine's own, which keeps what it needs."""
     if correlation.kind == "event_count":
-        return len(window), f"{len(window)} events"
-    if correlation.kind in _TEMPORAL:
-        seen = list(dict.fromkeys(one.rule for one in window))
-        return len(seen), f"{len(seen)} of {len(correlation.feeds)} rules ({', '.join(seen)})"
+        number = len({one.entry.event for one in counted})
+        return number, f"{number} event{'s' if number != 1 else ''}"
     if correlation.kind == "value_count":
-        different = {one.values for one in window if one.values}
-        return len(different), f"{len(different)} different values"
-    numbers = sorted(number for one in window for text in one.values[:1] if (number := _to_number(text)) is not None)
-    if not numbers:
-        return 0, "no number"
-    if correlation.kind == "value_sum":
-        return sum(numbers), f"a sum of {sum(numbers):g}"
-    if correlation.kind == "value_avg":
-        return sum(numbers) / len(numbers), f"an average of {sum(numbers) / len(numbers):g}"
-    share = 0.5 if correlation.kind == "value_median" else (correlation.percentile or 0) / 100
-    number = numbers[min(len(numbers) - 1, math.floor(share * len(numbers)))]
-    return number, f"about {number:g}"
+        number = len({one.entry.value for one in counted})
+        return number, f"{number} different value{'s' if number != 1 else ''}"
+    measured = window.measure()
+    if correlation.kind in _TEMPORAL:
+        seen = ", ".join(dict.fromkeys(one.shown.rule for one in counted))
+        order = " in order" if correlation.kind == "temporal_ordered" else ""
+        return measured or 0, f"{measured:g} of {len(correlation.feeds)} rules{order} (seen: {seen})"
+    if measured is None:
+        return -math.inf, "no number"
+    return measured, f"{_NUMBERS[correlation.kind]} of {measured:g}"
 
 
-def _to_number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+_NUMBERS = {
+    "value_sum": "a sum",
+    "value_avg": "an average",
+    "value_median": "a median",
+    "value_percentile": "a percentile",
+}
