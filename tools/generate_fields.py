@@ -29,7 +29,7 @@ from watchdogd.telemetry import Counters
 
 TARGET = Path(__file__).resolve().parent.parent / "watchdogd" / "match" / "fields.json"
 ACTOR = ("Image", "User", "ProcessId", "ParentProcessId", "LogonId", "TerminalSessionId", "CommandLine")
-CONTEXT = ("CurrentDirectory", "AncestorImages", "ParentImage", "ParentCommandLine", "ParentUser")
+CONTEXT = ("CurrentDirectory", "AncestorImages", "Context", "ParentImage", "ParentCommandLine", "ParentUser")
 FILE = ("TargetFilename", "SourceFilename")
 DECLARED = {
     "file_event": FILE,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from watchdogd.enrich.context import Contexts
 from watchdogd.enrich.hosts import Hosts
 from watchdogd.telemetry import Counters
 
@@ -38,14 +39,16 @@ class Enricher:
         *,
         host: str | None = None,
         counters: Counters | None = None,
+        contexts: Contexts | None = None,
     ) -> None:
         self._hosts = Hosts(tree, counters or Counters(), host=host)
         self._identity = identity
         self._baseline = baseline
         self._own = own
+        self._contexts = contexts or Contexts()
 
     def enrich(self, event: Event) -> Event:
-        """The event with its context. Views gain ParentImage, ParentCommandLine, AncestorImages and missing names."""
+        """The event with its context. Views gain what the tree knows of the process, and missing names."""
         tree = self._hosts.find_tree(event)
         _note_start(tree, event)
         if event.process is None:
@@ -57,6 +60,7 @@ class Enricher:
         else:
             rarity = self._baseline.look_up(process, lineage)
         context = _describe_context(process, lineage)
+        context["Context"] = self._contexts.describe(process, lineage)
         views = tuple(replace(view, fields=_fill(view, context)) for view in event.views)
         return replace(event, process=process, lineage=lineage, views=views, rarity=rarity, own=own)
 
@@ -116,7 +120,10 @@ def _read_flags(event: Event) -> int:
 
 
 def _describe_context(process: Process, lineage: tuple[Process, ...]) -> FieldMap:
-    """Sigma field names of what the tree knows. `AncestorImages` is ours: every image above, parent first."""
+    """Sigma field names of what the tree knows. `AncestorImages` is ours: every image above, parent first.
+
+    So is `Context` (context.py).
+    """
     context: FieldMap = {
         "Image": process.exe,
         "CommandLine": " ".join(process.argv) if process.argv else None,

@@ -22,7 +22,7 @@ NUMBERS = frozenset({
 """Fields of views that hold numbers."""
 ADDRESSES = frozenset({"DestinationIp", "SourceIp", "SourceHostname"})
 """Fields of views that hold, or may hold, an IP address."""
-SEVERAL = frozenset({"AncestorImages", "TargetFilename"})
+SEVERAL = frozenset({"AncestorImages", "Context", "TargetFilename"})
 """Fields of views that may have several values at once."""
 CHOICES = {
     "Initiated": ("true", "false"),

@@ -1,0 +1,228 @@
+"""What kind of work a process is part of: a package manager's, a backup's, a web server's...
+
+Told by the programs above it in the process tree, by the path that the kernel resolved (SYSCALL's exe), never by a name
+that a process gives itself. A script counts by its own path where an interpreter in a system folder runs it. Where the
+host's packages are known, a program that none of them holds stands for nothing, unless the administrator named it.
+
+A context lowers nothing by itself: rules say `not below these`. Somebody who already is root can put himself below any
+of them; that is what the rules about those programs' own misuse are for.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from posixpath import basename, isabs, join, normpath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from watchdogd.entities import Process
+
+CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "package_manager": (
+        "/usr/bin/apt",
+        "/usr/bin/apt-get",
+        "/usr/bin/aptitude",
+        "/usr/bin/dpkg",
+        "/usr/bin/dpkg-deb",
+        "/usr/bin/dpkg-reconfigure",
+        "/usr/bin/unattended-upgrade*",
+        "/usr/lib/apt/*",
+        "/usr/lib/update-notifier/*",
+        "/usr/lib/snapd/snapd",
+        "/usr/lib/packagekitd",
+        "/usr/libexec/packagekitd",
+        "/usr/bin/dnf*",
+        "/usr/bin/microdnf",
+        "/usr/bin/yum",
+        "/usr/bin/rpm",
+        "/usr/bin/rpmdb",
+        "/usr/libexec/dnf-*",
+        "/usr/bin/zypper",
+        "/usr/bin/pacman",
+        "/usr/bin/apk",
+        "/sbin/apk",
+        "/usr/bin/flatpak",
+    ),
+    "configuration_management": (
+        "/usr/bin/ansible*",
+        "/opt/puppetlabs/*",
+        "/usr/bin/puppet",
+        "/usr/bin/chef-client",
+        "/opt/chef/*",
+        "/opt/cinc/*",
+        "/usr/bin/salt-minion",
+        "/usr/bin/salt-call",
+        "/opt/saltstack/*",
+        "/usr/sbin/cf-agent",
+        "/var/cfengine/bin/*",
+        "/usr/bin/cloud-init",
+    ),
+    "scheduled_job": (
+        "/usr/sbin/cron",
+        "/usr/sbin/crond",
+        "/usr/sbin/anacron",
+        "/usr/sbin/atd",
+        "/usr/sbin/fcron",
+        "/usr/bin/run-parts",
+    ),
+    "backup": (
+        "/usr/bin/borg*",
+        "/usr/bin/restic",
+        "/usr/bin/rsnapshot",
+        "/usr/bin/duplicity",
+        "/usr/bin/backup*",
+        "/usr/sbin/bacula-*",
+        "/usr/sbin/bareos-*",
+        "/usr/bin/rdiff-backup",
+        "/usr/lib/amanda/*",
+        "/usr/bin/pg_basebackup",
+        "/usr/bin/pgbackrest",
+    ),
+    "ci": (
+        "/usr/bin/gitlab-runner",
+        "/usr/bin/buildkite-agent",
+        "/usr/bin/woodpecker-agent",
+        "/usr/bin/drone-runner-*",
+        "/usr/share/jenkins/*",
+        "/usr/share/java/jenkins*",
+        "/opt/actions-runner/*",
+        "/opt/teamcity*",
+    ),
+    "monitoring": (
+        "/usr/sbin/nrpe",
+        "/usr/sbin/nagios*",
+        "/usr/lib/nagios/*",
+        "/usr/lib64/nagios/*",
+        "/usr/sbin/icinga2",
+        "/usr/lib/*/icinga2/*",
+        "/usr/sbin/zabbix_agent*",
+        "/usr/bin/check_mk_agent",
+        "/usr/bin/telegraf",
+        "/usr/sbin/collectd",
+        "/usr/bin/prometheus-node-exporter",
+        "/usr/sbin/munin-node",
+        "/usr/sbin/netdata",
+    ),
+    "container_runtime": (
+        "/usr/bin/dockerd",
+        "/usr/sbin/dockerd",
+        "/usr/bin/docker-init",
+        "/usr/bin/containerd*",
+        "/usr/bin/runc",
+        "/usr/sbin/runc",
+        "/usr/bin/crun",
+        "/usr/bin/podman",
+        "/usr/bin/conmon",
+        "/usr/bin/buildah",
+        "/usr/bin/crio",
+        "/usr/bin/kubelet",
+        "/usr/bin/lxc-start",
+        "/usr/bin/systemd-nspawn",
+    ),
+    "web_server": (
+        "/usr/sbin/apache2",
+        "/usr/sbin/httpd",
+        "/usr/sbin/nginx",
+        "/usr/sbin/lighttpd",
+        "/usr/bin/caddy",
+        "/usr/sbin/php-fpm*",
+        "/usr/bin/php-cgi*",
+        "/usr/bin/uwsgi*",
+        "/usr/bin/gunicorn*",
+        "/usr/lib/cgi-bin/*",
+    ),
+    "database_server": (
+        "/usr/sbin/mysqld",
+        "/usr/sbin/mariadbd",
+        "/usr/lib/postgresql/*",
+        "/usr/bin/postgres",
+        "/usr/pgsql-*/bin/postgres",
+        "/usr/bin/redis-server",
+        "/usr/bin/mongod",
+    ),
+    "mail_server": (
+        "/usr/sbin/exim*",
+        "/usr/lib/postfix/*",
+        "/usr/libexec/postfix/*",
+        "/usr/sbin/sendmail",
+        "/usr/lib/dovecot/*",
+        "/usr/libexec/dovecot/*",
+    ),
+    "remote_login": ("/usr/sbin/sshd", "/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session"),
+    "local_login": (
+        "/usr/bin/login",
+        "/bin/login",
+        "/usr/sbin/gdm*",
+        "/usr/libexec/gdm-*",
+        "/usr/sbin/lightdm",
+        "/usr/bin/sddm",
+    ),
+}
+"""Context to patterns of programs (fnmatch over absolute paths). `contexts:` in the configuration adds to it."""
+
+_INTERPRETERS: Final = ("python*", "perl*", "ruby*", "php*", "node", "nodejs", "sh", "bash", "dash", "java")
+_SYSTEM_FOLDERS: Final = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/", "/var/cfengine/")
+_CACHED: Final = 4_096
+
+
+class Contexts:
+    """Names the contexts of a process. `is_packaged` says whether a package holds a file, None where nobody knows."""
+
+    def __init__(
+        self,
+        added: Mapping[str, Sequence[str]] | None = None,
+        is_packaged: Callable[[str], bool | None] = lambda _: None,
+    ) -> None:
+        self._added = {name: tuple(patterns) for name, patterns in (added or {}).items()}
+        self._is_packaged = is_packaged
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def describe(self, process: Process, lineage: Sequence[Process]) -> tuple[str, ...]:
+        """Contexts of the process and of all that stands above it, each once, the nearest first."""
+        found: dict[str, None] = {}
+        for one in (process, *lineage):
+            for path in name_programs(one):
+                found.update(dict.fromkeys(self._look_up(path)))
+        return tuple(found)
+
+    def _look_up(self, path: str) -> tuple[str, ...]:
+        names = self._known.get(path)
+        if names is None:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            names = self._known[path] = self._find(path)
+        return names
+
+    def _find(self, path: str) -> tuple[str, ...]:
+        named = [name for name, patterns in self._added.items() if _fits(path, patterns)]
+        shipped = [name for name, patterns in CONTEXTS.items() if _fits(path, patterns)]
+        if shipped and self._is_packaged(path) is False:
+            shipped = []
+        return tuple(dict.fromkeys((*named, *shipped)))
+
+
+def name_programs(process: Process) -> tuple[str, ...]:
+    """Paths that say which program a process is: its image, and the script that an interpreter runs.
+
+    Only the first argument can be the script: behind an option, the interpreter may do anything else with it.
+    """
+    exe = process.exe
+    if not exe:
+        return ()
+    if len(process.argv) < 2 or not exe.startswith(_SYSTEM_FOLDERS) or not _fits(basename(exe), _INTERPRETERS):  # noqa: PLR2004
+        return (exe,)
+    script = process.argv[1]
+    if script.startswith("-"):
+        return (exe,)
+    if not isabs(script):
+        if process.cwd is None or "/" not in script:
+            return (exe,)
+        script = join(process.cwd, script)
+    script = normpath(script)
+    return (exe, script) if script.startswith(_SYSTEM_FOLDERS) else (exe,)
+
+
+def _fits(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
