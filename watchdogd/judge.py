@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
     from watchdogd.entities import CorrelationRow, EventId, Match, Record, Rule
+    from watchdogd.match.correlate import Firing
     from watchdogd.match.engine import Engine
     from watchdogd.telemetry import Counters
 
@@ -23,10 +24,6 @@ log = logging.getLogger("watchdogd.judge")
 
 REPEAT_MS = 86_400_000
 """A sampled condition that goes on is alerted about again after this long."""
-
-
-SETTLED_MS = 5_000
-"""An event whose time is older than this by the wall clock must have come."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -87,12 +84,14 @@ class Judge:
     def tick(self, now_ms: int) -> Judged:
         """Judge the events that are complete because nothing more came, and what only time can tell."""
         judged = self._judge(*(decoder.tick(now_ms) for decoder in self._decoders()), now_ms=now_ms)
-        overdue = self._pass_time(now_ms - SETTLED_MS, now_ms)
+        overdue = self._build_overdue(self._engine.advance(now_ms, is_wall=True), now_ms)
         return Judged(judged.alerts + overdue, judged.closed, judged.events) if overdue else judged
 
     def drain(self, now_ms: int) -> Judged:
-        """Judge what is left at the end of the input."""
-        return self._judge(self._decoder.drain(), now_ms=now_ms)
+        """Judge what is left at the end of the input, and what correlations waited for: there will be no more."""
+        judged = self._judge(self._decoder.drain(), now_ms=now_ms)
+        overdue = self._build_overdue(self._engine.finish(), now_ms)
+        return Judged(judged.alerts + overdue, judged.closed, judged.events)
 
     def drain_beside(self, now_ms: int) -> Judged:
         """Judge what is left of the further sources, which cannot be read again as the log can."""
@@ -145,7 +144,7 @@ class Judge:
         if event.own:
             self._counters.add("judge_own_events_total")
             return []
-        overdue = self._pass_time(event.id.time_ms, now_ms)
+        overdue = self._build_overdue(self._engine.advance(event.id.time_ms), now_ms)
         matches = self._engine.judge(event)
         if event.id.name:
             matches = self._keep_new(matches, event.id)
@@ -154,26 +153,25 @@ class Judge:
             self._counters.add("judge_alerts_total", len(alerts))
         return overdue + alerts
 
-    def _pass_time(self, time_ms: int, now_ms: int) -> list[Alert]:
+    def _build_overdue(self, firings: Sequence[Firing], now_ms: int) -> list[Alert]:
         """Alerts of correlations that hold because their window has passed."""
-        firings = self._engine.advance(time_ms)
-        for _ in firings:
-            self._counters.add("judge_alerts_total")
-        return [self._build_alert(firing.match, firing.event or _stand_in(firing.match), now_ms) for firing in firings]
+        if firings:
+            self._counters.add("judge_alerts_total", len(firings))
+        return [self._build_alert(firing.match, firing.event, now_ms) for firing in firings]
 
     def _keep_new(self, matches: list[Match], event_id: EventId) -> list[Match]:
         """Matches that did not hold at the last sample of the same thing: a disk is full once, not every ten seconds.
 
-        What still holds after a day is said again.
+        What still holds after a day is said again. Correlations say themselves how often they are heard.
         """
         before = self._standing.get(event_id.name, {})
         since_ms = {
             match.rule.id: before[match.rule.id]
             for match in matches
-            if event_id.time_ms - before.get(match.rule.id, -REPEAT_MS) < REPEAT_MS
+            if match.group is None and event_id.time_ms - before.get(match.rule.id, -REPEAT_MS) < REPEAT_MS
         }
         new = [match for match in matches if match.rule.id not in since_ms]
-        since_ms.update((match.rule.id, event_id.time_ms) for match in new)
+        since_ms.update((match.rule.id, event_id.time_ms) for match in new if match.group is None)
         self._standing.pop(event_id.name, None)
         if since_ms:
             self._standing[event_id.name] = since_ms
@@ -213,11 +211,6 @@ def hash_alert_id(match: Match) -> str:
     """sha256 over the rule's id, the completing event's and the group's values: reading again gives the same id."""
     text = "\n".join((match.rule.id, match.event_ids[-1].text(), *(match.group or ())))
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _stand_in(match: Match) -> Event:
-    """The completing event where a restart has forgotten all but its id."""
-    return Event(match.event_ids[-1], match.event_ids[-1].source)
 
 
 def _find_view(event: Event, match: Match) -> View:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from watchdogd.entities import CorrelationRow, Event, EventId, Level, Match, Rule, View
 from watchdogd.errors import Place
 from watchdogd.match import correlate, syntax
-from watchdogd.match.correlate import Correlator, Hit
+from watchdogd.match.correlate import LATE_MS, SETTLED_MS, Correlator, Hit
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet
 from watchdogd.match.subject import ViewSubject
@@ -62,6 +62,16 @@ class Bench:
         event = Event(event_id, "audit_log", views=(view,))
         match = Match(make_rule(rule), (event_id,), {}, "process_creation")
         return self.correlator.offer(event, [Hit(rule, match, (ViewSubject(view),))])
+
+    def hit_several(self, rules: str, time_ms: int, **fields: Any) -> list[Match]:  # noqa: ANN401 - as above
+        self.serial += 1
+        event_id = EventId("audit_log", None, time_ms, self.serial)
+        view = View("process_creation", "start", "success", {"user": "ann", **fields})
+        hits = [
+            Hit(rule, Match(make_rule(rule), (event_id,), {}, "process_creation"), (ViewSubject(view),))
+            for rule in rules
+        ]
+        return self.correlator.offer(Event(event_id, "audit_log", views=(view,)), hits)
 
     def advance(self, time_ms: int) -> list[Match]:
         return [firing.match for firing in self.correlator.advance(time_ms)]
@@ -150,8 +160,8 @@ def test_what_did_not_follow_is_known_when_the_timespan_is_over() -> None:
     lonely = syntax.Junction((syntax.Named("a"), syntax.Not(syntax.Named("b"))), every=True)
     bench = Bench(correlation("temporal", "a", "b", expression=lonely))
     assert not bench.hit("a", 0)
-    assert not bench.advance(SPAN_MS)
-    (match,) = bench.advance(SPAN_MS + 1)
+    assert not bench.advance(SPAN_MS + SETTLED_MS)
+    (match,) = bench.advance(SPAN_MS + SETTLED_MS + 1)
     assert match.group == ("ann",)
     bench.hit("a", 100_000)
     bench.hit("b", 100_001)
@@ -217,12 +227,86 @@ def test_late_events_count_inside_the_window_and_are_counted_outside() -> None:
     assert bench.hit("a", 50_000)
 
 
-def test_a_clock_set_back_begins_anew() -> None:
+def test_what_comes_much_too_late_counts_apart() -> None:
+    """A clock that was set back, or a log read after a pause while new events come by the other source."""
+    bench = Bench(correlation("event_count", "a", bounds=gte(3)))
+    bench.hit("a", 10**13)
+    bench.hit("a", 10**13 + 1)
+    assert not bench.hit("a", 1_000)
+    assert not bench.hit("a", 2_000)
+    assert bench.hit("a", 10**13 + 2)
+    (match,) = bench.hit("a", 3_000)
+    assert (match.group, [event.time_ms for event in match.event_ids]) == (("ann",), [1_000, 2_000, 3_000])
+    assert bench.counters.snapshot() == {}
+
+
+def test_a_clock_set_back_twice_begins_anew() -> None:
     bench = Bench(correlation("event_count", "a", bounds=gte(2)))
+    bench.hit("a", 2 * 10**13)
     bench.hit("a", 10**13)
     assert not bench.hit("a", 1_000)
     assert bench.hit("a", 2_000)
     assert bench.counters.get("match_correlation_restarts_total") == 1
+
+
+def test_windows_close_by_the_wall_where_the_clock_was_set_back() -> None:
+    bench = Bench(correlation("event_count", "a", bounds=(syntax.Bound("lt", 3),)))
+    bench.hit("a", 10**13)
+    assert bench.advance(10**13 + 1) == []
+    assert not bench.correlator.advance(5 * 10**12, is_wall=True)
+    assert [
+        f.match.event_ids[-1].time_ms for f in bench.correlator.advance(5 * 10**12 + SPAN_MS * 2, is_wall=True)
+    ] == [10**13]
+
+
+def test_a_log_read_after_a_pause_gives_its_windows_their_time() -> None:
+    """Or else what is still unread would be taken for what never happened."""
+    rule = correlation("event_count", "a", bounds=(syntax.Bound("lt", 3),))
+    before = Bench(rule)
+    before.hit("a", 0, serial=1)
+    now_ms = 100 * SPAN_MS
+    after = Bench(rule)
+    after.correlator.restore(before.correlator.take_changes(), now_ms)
+    assert after.advance(now_ms + 10_000) == []
+    after.hit("a", 1_000, serial=2)
+    after.hit("a", 2_000, serial=3)
+    after.hit("a", SPAN_MS * 50, serial=4)
+    assert after.advance(now_ms + 20_000) == []
+    (match,) = after.advance(now_ms + 2 * SPAN_MS + 20_000)
+    assert [event.serial for event in match.event_ids] == [4]
+
+
+def test_an_event_that_satisfies_several_rules_is_judged_once() -> None:
+    bench = Bench(correlation("temporal", "a", "b"))
+    bench.hit("b", 0)
+    assert bench.hit("a", 5_000)
+    assert not bench.hit("a", SPAN_MS + 1)
+    assert bench.hit_several("ab", SPAN_MS + 5_000)
+    assert not bench.hit_several("ab", SPAN_MS + 6_000), "it has held all the time"
+
+
+def test_a_number_that_two_rules_find_in_one_event_counts_once() -> None:
+    bench = Bench(correlation("value_sum", "a", "b", bounds=gte(4), fields=("size",)))
+    assert not bench.hit_several("ab", 0, size=2)
+    (match,) = bench.hit_several("ab", 1, size=2)
+    assert match.fields["sum"] == "4"
+
+
+def test_what_did_not_fit_shows_in_the_number_and_not_in_what_builds_on_it() -> None:
+    below = correlation("event_count", "a", above="burst", bounds=gte(2))
+    top = correlation("value_sum", "burst", above="top", bounds=gte(6), fields=("count",))
+    bench = Bench(below, top)
+    found = [match.fields for time in range(0, 3 * SPAN_MS, 1_000) for match in bench.hit("a", time)]
+    assert [fields.get("count", fields.get("sum")) for fields in found] == ["2", "3+", "3+", "6"]
+
+
+def test_all_windows_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correlate, "ENTRIES_OF_ALL", 20)
+    bench = Bench(correlation("value_sum", "a", bounds=gte(1_000), fields=("size",)))
+    for number in range(50):
+        bench.hit("a", number, user=f"user{number // 5}", size=1)
+    assert sum(len(group.window.entries) for group in bench.correlator._running[0].groups.values()) <= 20
+    assert bench.counters.get("match_correlation_groups_evicted_total") >= 6
 
 
 def test_groups_are_bounded_and_evictions_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,6 +444,9 @@ def fire_naively(kind: str, bound: int, offers: list[Offer]) -> list[int]:
     for place, offer in enumerate(offers):
         time, _, _, user, _ = offer
         top = newest.get(user, time)
+        if time < top - (SPAN_MS + LATE_MS) // 1000:
+            user = f"{user}, late"
+            top = newest.get(user, time)
         if time < top - SPAN_MS // 1000 or offer in seen[user]:
             continue
         seen[user].append(offer)
@@ -369,8 +456,8 @@ def fire_naively(kind: str, bound: int, offers: list[Offer]) -> list[int]:
             fired[user] = None
             continue
         last = fired.get(user)
-        if last is None or time - last >= SPAN_MS // 1000:
-            fired[user] = time
+        if last is None or top - last >= SPAN_MS // 1000:
+            fired[user] = top
             places.append(place)
     return places
 

@@ -77,9 +77,13 @@ class Engine:
             found += self.correlator.offer(event, hits)
         return found
 
-    def advance(self, time_ms: int) -> list[Firing]:
-        """Correlations that hold because the window of their events has passed at this time."""
-        return self.correlator.advance(time_ms) if self.correlator.waits else []
+    def advance(self, time_ms: int, *, is_wall: bool = False) -> list[Firing]:
+        """Correlations that hold because the window of their events has passed at this time (see Correlator)."""
+        return self.correlator.advance(time_ms, is_wall=is_wall) if self.correlator.waits else []
+
+    def finish(self) -> list[Firing]:
+        """Correlations that hold because there will be no more events."""
+        return self.correlator.finish() if self.correlator.waits else []
 
     def _judge_records(self, event: Event, numbers: Sequence[int], matches: dict[int, Match], hits: list[Hit]) -> None:
         subjects = [RecordSubject(record) for record in event.records]
