@@ -170,7 +170,7 @@ def test_what_the_socket_left_open_is_judged_at_the_stop_and_the_logs_is_not(rul
     bench = Bench(rules)
     log, kernel = make_both(2)
     bench.feed(log[:4])
-    bench.feed(kernel[6:])
+    bench.feed(kernel[6:-1])
     assert bench.alerts == []
     judged = bench.judge.drain_beside(bench.now_ms)
     assert [alert.id for alert in judged.alerts] == [name_alert(2, TIME_MS + 2)]

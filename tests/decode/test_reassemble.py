@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.decode.conftest import decode_lines, make_event, make_records
+from watchdogd.decode import reassemble
 from watchdogd.decode.decoder import Decoder
 from watchdogd.decode.reassemble import (
     AGE_MS,
@@ -21,7 +22,7 @@ from watchdogd.decode.reassemble import (
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from watchdogd.entities import Event
@@ -97,17 +98,21 @@ def test_any_interleaving_and_any_batches_give_the_same_events(chance: random.Ra
 def test_live_any_interleaving_and_any_pauses_give_the_same_events(
     chance: random.Random, count: int, pauses_ms: list[int]
 ) -> None:
-    """Within AGE_MS, and without a pause once an event looks complete: then time takes nothing apart."""
+    """While no event is silent for QUIET_MS before it is whole, time takes nothing apart."""
     groups = [make_event(serial, paths=serial % 4) for serial in range(1, count + 1)]
     straight = [line for group in groups for line in group]
     mixed = make_records(straight)
     chance.shuffle(mixed)
     decoder = Decoder(Counters(), live=True)
     events: list[Event] = []
-    now_ms, closed = 0, False
+    heard: dict[bytes, tuple[int, int]] = {}
+    now_ms = 0
     for number, record in enumerate(mixed):
-        closed = closed or record.data.startswith(b"type=PROCTITLE")
-        now_ms += 0 if closed else min(pauses_ms[number % len(pauses_ms)], AGE_MS - 1 - now_ms)
+        waiting = [last_ms for last_ms, missing in heard.values() if missing]
+        now_ms = min([now_ms + pauses_ms[number % len(pauses_ms)], *(last_ms + QUIET_MS - 1 for last_ms in waiting)])
+        stamp = record.data.split(b" ")[1]
+        _, missing = heard.get(stamp, (0, sum(stamp in line for line in straight)))
+        heard[stamp] = (now_ms, missing - 1)
         events += decoder.feed([record], now_ms).events
         events += decoder.tick(now_ms).events
     events += decoder.drain().events
@@ -207,6 +212,47 @@ def test_live_lets_go_by_age_where_nothing_closes_the_event() -> None:
     assert [event.id.serial for event in decoder.tick(1000 + AGE_MS).events] == [1, 2]
 
 
+def end_event(lines: list[bytes]) -> bytes:
+    """The EOE record of these lines' event."""
+    return b"type=EOE " + lines[0].split(b" ")[1] + b" "
+
+
+def test_live_lets_go_at_once_of_what_has_its_end() -> None:
+    decoder = Decoder(Counters(), live=True)
+    lines = make_event(1)
+    assert decoder.feed(make_records(lines), 1000).events == []
+    assert [len(event.records) for event in decoder.feed(make_records([end_event(lines)]), 1000).events] == [5]
+
+
+@pytest.mark.parametrize("turn", [reversed, lambda lines: [lines[-1], *lines[:-1]]], ids=["reversed", "end first"])
+def test_live_waits_for_what_follows_an_end_that_came_too_early(turn: Callable[[list[bytes]], Iterable[bytes]]) -> None:
+    decoder = Decoder(Counters(), live=True)
+    lines = make_event(1)
+    early = list(turn([*lines, end_event(lines)]))
+    found = [event for line in early[:1] for event in decoder.feed(make_records([line]), 1000).events]
+    found += decoder.feed(make_records(early[1:]), 1000 + QUIET_MS - 1).events
+    assert [len(event.records) for event in found] == [5]
+
+
+def test_live_lets_go_of_what_a_newer_event_comes_well_after() -> None:
+    """Where PROCTITLE is excluded by audit rules, or unknown to an old kernel."""
+    decoder = Decoder(Counters(), live=True)
+    decoder.feed(make_records(make_event(1, close=False)), 1000)
+    assert decoder.tick(1000 + AGE_MS - 1).events == []
+    found = decoder.feed(make_records(make_event(2, close=False)), 1000 + QUIET_MS).events
+    assert [event.id.serial for event in found] == [1]
+
+
+def test_live_does_not_take_a_reader_that_pauses_for_quiet() -> None:
+    """The log is read every 50 ms: what was cut at the end of one reading goes on in the next."""
+    decoder = Decoder(Counters(), live=True)
+    first, second = make_event(1, close=False), make_event(2, close=False)
+    decoder.feed(make_records([*first[:2], *second]), 1000)
+    assert decoder.tick(1000 + 2 * QUIET_MS).events == []
+    decoder.feed(make_records(first[2:]), 1050)
+    assert [len(event.records) for event in decoder.drain().events] == [3, 3]
+
+
 def test_live_lets_go_of_what_stands_alone_at_once() -> None:
     line = b"type=USER_CMD msg=audit(1.000:1): pid=1 uid=0 auid=0 ses=1 msg='cmd=\"id\" res=success'"
     assert len(Decoder(Counters(), live=True).feed(make_records([line]), 5).events) == 1
@@ -228,6 +274,15 @@ def test_open_events_are_bounded_in_number_and_bytes() -> None:
     left = big.feed(make_records([line + str(n).encode() for n in range(OPEN_BYTES // len(line) + 2)]), 0)
     assert len(left) == 1
     assert big.pending <= 1
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 1000])
+def test_what_leaves_for_lack_of_room_does_not_depend_on_batches(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reassemble, "OPEN_BYTES", 5_000)
+    lines = [b"type=EXECVE msg=audit(1.000:%d): a%d=%s" % (at // 60, at, b"41" * 50) for at in range(200)]
+    one, other = Counters(), Counters()
+    assert shape(decode_lines(lines, one, batch)) == shape(decode_lines(lines, other, 1))
+    assert one.snapshot() == other.snapshot()
 
 
 def test_memory_of_events_that_left_is_bounded() -> None:

@@ -1,8 +1,9 @@
 """Records back into events. Records of one event interleave with those of others and may arrive in any order.
 
 Events leave in the order of their first lines, so an event is let go when it is at the head and ready. Ready means:
-- live: at once for a type that stands alone (`tables.stands_alone`); 20 ms after the last record once PROCTITLE or EOE
-  was seen; else 1 s after the first record. Time is the caller's clock.
+- live: at once for a type that stands alone (`tables.stands_alone`) and once SYSCALL and EOE were seen; 20 ms after the
+  last record once PROCTITLE was seen; when lines of newer events come 20 ms or more after the last record (that a
+  reader pauses is no quiet); else 1 s after the first record. Time is the caller's clock.
 - replay: when 256 newer events were opened. No clock takes part, so the same lines always give the same events.
 - both: when more than 256 newer events or 64 MiB are open.
 Records that come after their event left form an event of the same id, marked `late`. A line that was there before, byte
@@ -45,6 +46,7 @@ _NO_STAMP: Final = b""
 
 _DATA: Final = operator.attrgetter("record.data")
 _CLOSING: Final = frozenset({"PROCTITLE", "EOE"})
+_BEGINNING: Final = frozenset({"SYSCALL", "URINGOP"})
 _SERIALS: Final = 2**32
 _LATE_MS: Final = 2_000
 """A serial from before that comes with a time this much newer belongs to another boot."""
@@ -71,6 +73,8 @@ class OpenEvent(msgspec.Struct, gc=False, eq=False):
     """How much of `size` its reassembler knows of."""
     closing: bool = False
     alone: bool = False
+    begun: bool = False
+    ended: bool = False
     scanned: int = 0
 
     @property
@@ -78,13 +82,20 @@ class OpenEvent(msgspec.Struct, gc=False, eq=False):
         """The host that recorded it, where the line says so."""
         return None if isinstance(self.key, bytes) else self.key[0]
 
-    def is_ready(self, now_ms: int) -> bool:
-        """True where a live reader need not wait any longer."""
+    def is_ready(self, now_ms: int, newer_ms: int | None) -> bool:
+        """True where a live reader need not wait any longer; `newer_ms` is when lines of newer events came last."""
         for line in self.records[self.scanned :]:
-            self.closing = self.closing or line.type in _CLOSING
-            self.alone = self.alone or tables.stands_alone(line.type)
+            kind = line.type
+            self.begun = self.begun or kind in _BEGINNING
+            self.closing = self.closing or kind in _CLOSING
+            self.ended = self.ended or kind == "EOE"
+            self.alone = self.alone or tables.stands_alone(kind)
         self.scanned = len(self.records)
-        if self.alone or (self.closing and not 0 <= now_ms - self.last_ms < QUIET_MS):
+        if self.alone or (self.begun and self.ended):
+            return True
+        if self.closing and not 0 <= now_ms - self.last_ms < QUIET_MS:
+            return True
+        if newer_ms is not None and not 0 <= newer_ms - self.last_ms < QUIET_MS:
             return True
         return not 0 <= now_ms - self.first_ms < AGE_MS
 
@@ -104,6 +115,7 @@ class Reassembler:
         self._kinds = {b"type=" + name: kind for name, kind in tables.names_of_types().items()}
         self._garbage: list[Record] = []
         self._hole_ms = 0
+        self._fed_ms = 0
 
     @property
     def pending(self) -> int:
@@ -132,6 +144,8 @@ class Reassembler:
         kinds = self._kinds
         event: OpenEvent | None = None
         stamp = _NO_STAMP
+        room = 0
+        self._fed_ms = now_ms if records else self._fed_ms
         for record in records:
             data = record.data
             at = data.find(stamp, 0, _HEADER_BYTES)
@@ -145,17 +159,22 @@ class Reassembler:
                 self._count(event)
                 event = self._open.get(key) or self._start(key, now_ms)
                 event.last_ms = now_ms
+                room = event.counted + OPEN_BYTES - self._size
             else:
                 body_at = at + len(stamp)
             event.records.append(AuditLine(kind, record, body_at))
             event.size += len(data)
+            if event.size > room:  # here, wherever a batch ends: what leaves does not depend on it
+                self._count(event)
+                event, stamp = None, _NO_STAMP
         self._count(event)
         return self.release(now_ms)
 
     def release(self, now_ms: int) -> list[OpenEvent]:
         """Events that are ready at this time; in replay those that a newer event made ready."""
         if self._live:
-            while self._queue and self._queue[0].is_ready(now_ms):
+            queue = self._queue
+            while queue and queue[0].is_ready(now_ms, self._fed_ms if len(queue) > 1 else None):
                 self._leave()
         ready, self._ready = self._ready, []
         return ready
