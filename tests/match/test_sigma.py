@@ -127,7 +127,7 @@ HEADS = [
     ("logsource", "logsource: {category: [x]}", (4, 13), "not a category: ['x']", "a name"),
     ("logsource", "logsource: {product: linux, service: 0}", (4, 29), "not a service: 0", "a name"),
     ("logsource", "logsource: {product: ''}", (4, 13), "not a product: ''", "a name"),
-    ("level", "level: low\ntags: [nodot]", (4, 1), "namespace", ""),
+    ("level", "level: low\ntags: [nodot]", (4, 8), "has no namespace", "attack.t1059"),
     ("level", "level: low\nstatus: done", (4, 1), "not a valid", ""),
     ("level", "level: low\ndate: soon", (4, 1), "yyyy-mm-dd", ""),
     ("level", "level: low\nfalsepositives: none", (4, 1), "must be a list", ""),

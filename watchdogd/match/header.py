@@ -15,7 +15,7 @@ from watchdogd.errors import Place, Problem
 from watchdogd.match import syntax
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from watchdogd.marks import MarkedDocument
 
@@ -85,10 +85,21 @@ def check_head(report: Report) -> None:
     _, errors = SigmaRule.from_dict_common_params(
         {key: value for key, value in report.document.data.items() if key != "id"}, collect_errors=True
     )
+    bare_tags = _find_bare_tags(report.document.data)
     for error in errors:
         if not isinstance(error, _OWN_CHECKS):
             key = next((key for kind, key in _KEY_OF_ERROR if isinstance(error, kind)), "title")
-            report.add((key,), _plain(error))
+            bare = next(bare_tags, None) if key == "tags" else None
+            if bare is None:
+                report.add((key,), _plain(error))
+            else:
+                where = report.document.place_value("tags", bare[0])
+                report.add_at(where, f"the tag {bare[1]!r} has no namespace", "such as attack.t1059")
+
+
+def _find_bare_tags(data: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Tags without a namespace: pySigma has an error for each, which does not say which it was."""
+    return ((number, tag) for number, tag in enumerate(_list(data, "tags")) if isinstance(tag, str) and "." not in tag)
 
 
 def read_rule(report: Report, *, has_source: bool = True) -> Rule | None:

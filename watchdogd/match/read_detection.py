@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from watchdogd.match.header import Report
     from watchdogd.match.placeholders import Placeholders
 
+_STAR_HINT = "in a pattern `*` repeats what stands before it: `.*` is any text; without `re`, `*` is a wildcard"
 _RE2_HINT = "patterns run on RE2, in linear time: it has no lookaround and no backreferences"
 _INCOMPATIBLE = re.compile(r"Modifier (\w+) incompatible to value type of '(.*)'", re.DOTALL)
 _TAKES = {
@@ -153,7 +154,8 @@ def _explain(error: Exception) -> tuple[str, str]:
         modifier = reverse_modifier_mapping.get(found[1], found[1])
         return f"`{modifier}` cannot be applied to {found[2]!r}", _TAKES.get(modifier, "quote it if it is text")
     if isinstance(error, se.SigmaRegularExpressionError):
-        return str(error).replace("b'", "'"), _RE2_HINT
+        is_wildcard = "no argument for repetition operator: *" in str(error)
+        return str(error).replace("b'", "'"), _STAR_HINT if is_wildcard else _RE2_HINT
     if "Unsupported type" in str(error):
         kind = str(error).split("'")[1] if "'" in str(error) else "value"
         return f"a {kind} cannot be a value to match", "quote it if it is text"
