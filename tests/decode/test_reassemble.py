@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.decode.conftest import decode_lines, make_event, make_records
+from tests.decode.conftest import SYSCALL, decode_lines, make_event, make_records
 from watchdogd.decode import reassemble
 from watchdogd.decode.decoder import Decoder
 from watchdogd.decode.reassemble import (
@@ -90,6 +91,47 @@ def test_any_interleaving_and_any_batches_give_the_same_events(chance: random.Ra
     counters = Counters()
     events = decode_lines(mixed, counters, batch)
     assert shape_sorted(events) == shape_sorted(decode_lines(straight))
+    assert [counters.get(f"decode_{name}_total") for name in ("late_records", "incomplete_events")] == [0, 0]
+
+
+def make_exec(argv: Sequence[bytes], cuts: Sequence[int], *, serial: int = 7, node: bytes = b"") -> list[bytes]:
+    """An exec as the kernel writes long ones: each argument in pieces, each piece in an EXECVE record of its own."""
+    stamp = b"msg=audit(1700000000.000:%d):" % serial
+    head = f"arch=c000003e syscall=59 {SYSCALL.format(paths=0, pid=serial).partition('syscall=2 ')[2]}".encode()
+    bodies = [b"SYSCALL " + stamp + b" " + head, b"CWD " + stamp + b' cwd="/root"']
+    lead = b"argc=%d " % len(argv)
+    for number, argument in enumerate(argv):
+        ends = sorted({*(cut % (len(argument) + 1) for cut in cuts), len(argument)} - {0})
+        for piece, (start, end) in enumerate(pairwise([0, *ends])):
+            length = b"a%d_len=%d " % (number, 2 * len(argument)) if piece == 0 else b""
+            text = b"a%d[%d]=%s" % (number, piece, argument[start:end].hex().upper().encode())
+            bodies.append(b"EXECVE " + stamp + b" " + lead + length + text)
+            lead = b""
+    return [(b"node=" + node + b" " if node else b"") + b"type=" + body for body in bodies]
+
+
+@settings(max_examples=80)
+@given(
+    st.randoms(use_true_random=False),
+    st.lists(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5), min_size=3, max_size=3),
+    st.lists(st.integers(0, 9), max_size=3),
+    st.integers(1, 50),
+)
+def test_cut_arguments_of_nodes_with_equal_stamps_come_together_however_they_are_mixed(
+    chance: random.Random, argvs: list[list[bytes]], cuts: list[int], batch: int
+) -> None:
+    nodes = ("", "a", "b")
+    mixed = [
+        line for argv, node in zip(argvs, nodes, strict=True) for line in make_exec(argv, cuts, node=node.encode())
+    ]
+    chance.shuffle(mixed)
+    counters = Counters()
+    events = {event.id.node or "": event for event in decode_lines(mixed, counters, batch)}
+    assert sorted(events) == list(nodes)
+    for argv, node in zip(argvs, nodes, strict=True):
+        process = events[node].process
+        assert process is not None
+        assert process.argv == tuple(argument.decode("utf-8", "backslashreplace") for argument in argv)
     assert [counters.get(f"decode_{name}_total") for name in ("late_records", "incomplete_events")] == [0, 0]
 
 
