@@ -98,7 +98,7 @@ class Reloader:
         if (fresh.sources, fresh.store, fresh.control) != (config.sources, config.store, config.control):
             log.warning("changes of sources, store and control need a restart: systemctl restart watchdogd")
         apply_log_level(fresh.log.level)
-        pipeline.judge.replace_engine(loaded.engine)
+        pipeline.judge.replace_engine(self._loader.take_engine())
         if fresh.triage != config.triage:
             retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)
             if retired is not None:

@@ -70,7 +70,7 @@ class Service:
 
     async def _work(self, loader: Loader, loaded: Loaded, store: Store) -> None:
         config = loaded.config
-        pipeline, ledger = await build_pipeline(config, loaded.engine, store, self._counters, self._clock)
+        pipeline, ledger = await build_pipeline(config, loader.take_engine(), store, self._counters, self._clock)
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
         deliverer = Deliverer(outbox, sinks, self._counters, self._clock, give_up_s=choose_give_up_s(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from watchdogd.errors import RuleError
@@ -146,9 +147,20 @@ def test_other_code_reads_everything_anew(
 def test_the_last_good_set_is_the_one_that_was_saved(tmp_path: Path, rules: Path, asked: Asked) -> None:
     good = load(tmp_path, rules, asked)
     (rules / "two.yml").write_text("title: [broken\n")
-    kept = RuleCache(tmp_path / "state.db", Counters()).load_last_good()
+    cache = RuleCache(tmp_path / "state.db", Counters())
+    kept = cache.load_last_good()
     assert kept is not None
-    assert (kept.rules, kept.time_ms) == (good, 1)
+    assert (cache.decode_rules(kept), kept.time_ms) == (good, 1)
+    assert sorted(kept.titles.values()) == ["one", "three", "two"]
+
+
+def test_a_last_good_set_of_another_shape_is_counted(tmp_path: Path, rules: Path, asked: Asked) -> None:
+    load(tmp_path, rules, asked)
+    cache = RuleCache(tmp_path / "state.db", counters := Counters())
+    kept = cache.load_last_good()
+    assert kept is not None
+    assert cache.decode_rules(msgspec.structs.replace(kept, rules=msgspec.Raw(msgspec.msgpack.encode([1])))) is None
+    assert counters.get("match_cache_unreadable_total") == 1
 
 
 def test_a_folder_that_takes_no_file_is_counted(tmp_path: Path, rules: Path, asked: Asked) -> None:

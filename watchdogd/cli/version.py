@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HELP = "show the versions of watchdogd, Python, SQLite and the libraries"
 
-LIBRARIES = ("msgspec", "PyYAML", "pysigma", "google-re2", "httpx", "psutil", "systemd-python", "rich")
+LIBRARIES = ("msgspec", "PyYAML", "pysigma", "google-re2", "httpx", "psutil", "systemd-python", "watchdog", "rich")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

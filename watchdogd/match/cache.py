@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from watchdogd.errors import ProblemsError
+from watchdogd.errors import Place, ProblemsError
 from watchdogd.marks import read_bytes
 from watchdogd.match.files import show_path
 from watchdogd.match.library import read_files
-from watchdogd.match.syntax import FileReading, RuleSet  # noqa: TC001 - msgspec reads the annotations
+from watchdogd.match.syntax import FileReading, RuleSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from watchdogd.match.syntax import Correlation, RuleBody
     from watchdogd.telemetry import Counters
 
 log = logging.getLogger("watchdogd.match")
@@ -44,11 +45,15 @@ class _Readings(msgspec.Struct, frozen=True):
 
 
 class LastGood(msgspec.Struct, frozen=True):
-    """The set that was in force last, and when it was loaded."""
+    """The set that was in force last, when it was loaded, and a few words about it."""
 
     format: int
     time_ms: int
-    rules: RuleSet
+    digests: dict[str, str]
+    """Of each rule, by id; where its file lies does not count."""
+    titles: dict[str, str]
+    rules: msgspec.Raw
+    """The set itself, for `RuleCache.decode_rules`: it takes megabytes, and is seldom asked for."""
 
 
 ContentT = TypeVar("ContentT", _Readings, LastGood)
@@ -97,11 +102,21 @@ class RuleCache:
             self._write(self._readings_path, self._pending)
             self._pending = None
         if rules is not None:
-            self._write(self._last_good_path, LastGood(FORMAT, time_ms, rules))
+            digests, titles = describe_rules(rules)
+            raw = msgspec.Raw(msgspec.msgpack.encode(rules))
+            self._write(self._last_good_path, LastGood(FORMAT, time_ms, digests, titles, raw))
 
     def load_last_good(self) -> LastGood | None:
         """The set of the last good load, None where there is none that can be read."""
         return self._load(self._last_good_path, LastGood)
+
+    def decode_rules(self, kept: LastGood) -> RuleSet | None:
+        """The rules themselves, None where they cannot be read."""
+        try:
+            return msgspec.msgpack.decode(kept.rules, type=RuleSet)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            self._complain(self._last_good_path, error)
+            return None
 
     def _load(self, path: Path, kind: type[ContentT]) -> ContentT | None:
         try:
@@ -109,10 +124,13 @@ class RuleCache:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, RecursionError) as error:
-            self._counters.add("match_cache_unreadable_total")
-            log.warning("%s cannot be used and is made anew: %s", path, error)
+            self._complain(path, error)
             return None
         return content if content.format == FORMAT else None
+
+    def _complain(self, path: Path, error: Exception) -> None:
+        self._counters.add("match_cache_unreadable_total")
+        log.warning("%s cannot be used and is made anew: %s", path, error)
 
     def _write(self, path: Path, content: msgspec.Struct) -> None:
         """Whole or not at all."""
@@ -129,6 +147,16 @@ class RuleCache:
             log.warning("%s cannot be written, the next start takes longer: %s", path, error)
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
+
+
+def describe_rules(rules: RuleSet) -> tuple[dict[str, str], dict[str, str]]:
+    """Digests and titles by rule id; where a rule's file lies does not count."""
+    found: list[RuleBody | Correlation] = [*rules.bodies, *rules.correlations]
+    digests: dict[str, str] = {}
+    for body in found:
+        moved = msgspec.structs.replace(body, place=Place(""), rule=msgspec.structs.replace(body.rule, path=""))
+        digests[body.rule.id] = hashlib.sha256(msgspec.msgpack.encode(moved)).hexdigest()[:16]
+    return digests, {body.rule.id: body.rule.title for body in found}
 
 
 def name_version() -> str:
