@@ -267,12 +267,16 @@ def test_every_part_of_a_line_and_every_field_is_found(
     for record in event.records:
         line = record.line.decode("utf-8", "backslashreplace")
         words |= {(None, line[at : at + size]) for size in (1, 2, 4, 9, 30) for at in range(len(line) - size + 1)}
-        for name, raw, interpreted in record.fields:
-            words |= {(name, raw), (name, interpreted)}
+        for name, raw, interpreted in [("type", record.type, record.type), *record.fields]:
+            words |= {(name, raw), (name, interpreted), (f"{name}|part", interpreted[1:]), (f"{name}|part", raw[:-1])}
     words.add((None, "sh -c \\xff"))
     detections = [
-        Test(field, (Text((MANY, text, MANY)) if field is None else Text((text,)),))
+        Test(
+            field and field.removesuffix("|part"),
+            (Text((MANY, text, MANY)) if field is None or field.endswith("|part") else Text((text,)),),
+        )
         for field, text in sorted(words, key=str)
+        if text
     ]
     engine = Engine(make_ruleset(*(("auditd", {"x": test}, Named("x")) for test in detections)))
     engine.judge(seen)

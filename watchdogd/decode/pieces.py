@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
 from watchdogd.decode.interpret import interpret_fields
-from watchdogd.decode.words import look_up_fields
 from watchdogd.entities import VOLATILE_FIELDS
 
 if TYPE_CHECKING:
@@ -43,5 +42,4 @@ def read_alone(
         values = dict(pairs)
         if tables.name_syscall(values.get("arch"), values.get("syscall")) in _CARRIERS:
             return None
-        return interpret_fields(kind, pairs, enriched)
-    return look_up_fields(kind, piece) or interpret_fields(kind, pairs, enriched)
+    return interpret_fields(kind, pairs, enriched)

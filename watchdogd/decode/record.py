@@ -143,6 +143,8 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
         """The fields of one of them; None where they do not stand alone."""
         if self.type not in _PLAIN_BODIES:
             return self.fields
+        if self.type != "SYSCALL" and (found := look_up_fields(self.type, piece)) is not None:
+            return found
         text, enriched = split_body(piece)
         return read_alone(self.type, piece, _parse_body(self.type, text), read_enriched(enriched))
 

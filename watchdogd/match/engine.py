@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from watchdogd.entities import Match
 from watchdogd.match import syntax
-from watchdogd.match.compile import Compiled, compile_body, compile_detection
+from watchdogd.match.compile import Compiled, compile_body, compile_detection, join_all, join_any
 from watchdogd.match.correlate import Correlator, Hit
 from watchdogd.match.evidence import collect_fields, find_names
 from watchdogd.match.index import find_clauses, find_types
@@ -156,9 +156,7 @@ def _compile_condition(condition: syntax.Condition, asks: dict[str, Holds]) -> H
     items = [_compile_condition(item, asks) for item in condition.items]
     if len(items) == 1:
         return items[0]
-    if condition.every:
-        return lambda subjects: all(item(subjects) for item in items)
-    return lambda subjects: any(item(subjects) for item in items)
+    return join_all(items) if condition.every else join_any(items)
 
 
 def _ask_view(compiled: Compiled) -> Holds:
@@ -170,10 +168,11 @@ def _ask_view(compiled: Compiled) -> Holds:
 def _ask_records(compiled: Compiled, types: frozenset[str] | None) -> Holds:
     """One record must satisfy the whole selection; another selection may find another record."""
     holds = compiled.holds
-    if types is None:
-        return lambda subjects: any(holds(subject) for subject in subjects)
-    return lambda subjects: any(holds(subject) for subject in subjects if _folded_type(subject) in types)
 
+    def hold_in_one(subjects: Sequence[Subject]) -> bool:
+        for subject in subjects:  # noqa: SIM110 - as in `compile`
+            if (types is None or subject.folded("type")[0] in types) and holds(subject):
+                return True
+        return False
 
-def _folded_type(subject: Subject) -> str:
-    return subject.folded("type")[0]
+    return hold_in_one

@@ -63,11 +63,22 @@ def collect_fields(detections: Sequence[Compiled], subjects: Sequence[tuple[str,
     """Fields and values by which the detections hold; subjects come with the prefix of their fields' names."""
     found: dict[str, str] = {}
     for detection in detections:
+        told: set[str] = set()
         for prefix, subject in subjects:
-            if detection.holds(subject):
+            if prefix not in told and detection.holds(subject):
+                if _tells_all(detection):
+                    told.add(prefix)
                 for name, text in _collect(detection, subject):
                     found.setdefault(prefix + name, text[:_LONGEST_CHARS])
     return found
+
+
+def _tells_all(compiled: Compiled) -> bool:
+    """True where another subject could add no other field: the first value of each is kept."""
+    detection = compiled.detection
+    return not isinstance(detection, syntax.Group) or (
+        detection.every and not any(isinstance(item, syntax.Group) for item in detection.items)
+    )
 
 
 def _collect(compiled: Compiled, subject: Subject) -> Iterator[tuple[str, str]]:
@@ -84,8 +95,10 @@ def _collect(compiled: Compiled, subject: Subject) -> Iterator[tuple[str, str]]:
     else:
         field = detection.field
         values = subject.values(field)
-        matching = [value for value in values if compiled.holds(_OneValue(subject, field, value))] or list(values)
-        yield field, show_value(matching[0]) if matching and matching[0] is not None else ""
+        first = values[0] if values else None
+        if len(values) > 1:
+            first = next((value for value in values if compiled.holds(_OneValue(subject, field, value))), first)
+        yield field, show_value(first) if first is not None else ""
 
 
 def _holds_in_line(test: syntax.Test, line: str) -> bool:

@@ -26,6 +26,7 @@ _EXACT_BELOW = 10**15
 _LONG_CHARS = 5
 
 _WORD = r"(?:[0-9a-f]{1,16}|-?[0-9]{0,20}|i?t?e?m?s?|it?e?m?|p{0,2}i?d?|a[0-3]?)"
+_HEADER = "type= msg=audit(.:): "
 _IN_HEADER = re2.compile(r"(?s)(?:|\(|.*t\()[0-9.:]*[0-9][0-9.:]*(?:|\)|\):|\): .*)")
 _IN_CALL = re2.compile(rf"(?s)(?:|e?x?i?t?=|.*exit=|.*a0=){_WORD}(?:[ =]{_WORD})*(?:|au|aui|auid|auid=.*)")
 _IN_PATH = re2.compile(r"(?s)(?:|i?n?o?d?e?=|.*inode=)[0-9]+(?:| d?e?v?=?| dev=.*)")
@@ -155,7 +156,7 @@ def may_be_volatile(atom: Atom, kind: str) -> bool:
     """True where a record of that type might hold the atom in text that `AuditRecord.pieces` leave out."""
     if atom.field is not None:
         return False
-    if _IN_HEADER.fullmatch(atom.text):
+    if atom.text in _HEADER or _IN_HEADER.fullmatch(atom.text):
         return True
     pattern = {"SYSCALL": _IN_CALL, "PATH": _IN_PATH}.get(kind)
     return pattern is not None and pattern.fullmatch(atom.text) is not None

@@ -67,7 +67,8 @@ class _Texts:
         """Every value as text case-folded."""
         texts = self._folded.get(field)
         if texts is None:
-            texts = self._folded[field] = tuple([text.casefold() for text in self.plain(field)])
+            found = [show_value(value).casefold() for value in self.values(field) if value is not None]
+            texts = self._folded[field] = tuple(found)
         return texts
 
     def lines(self) -> tuple[str, ...]:
@@ -119,14 +120,14 @@ class RecordSubject(_Texts):
     sought in the line as written, and in values that the line holds in hex (a PROCTITLE's command line).
     """
 
-    __slots__ = ("_record", "folded_type", "type")
+    __slots__ = ("_record", "type")
 
     def __init__(self, record: AuditRecord) -> None:
-        super().__init__()
         self._record = record
         self.type = record.type
-        self.folded_type = self.type.casefold()
-        self._folded["type"] = (self.folded_type,)
+        self._plain = {}
+        self._folded = {"type": (self.type.casefold(),)}
+        self._lines = self._folded_lines = None
 
     def values(self, field: str) -> tuple[FieldValue, ...]:
         """Every value of a field, raw before interpreted."""
