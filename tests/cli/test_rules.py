@@ -50,6 +50,19 @@ detection:
   it: {Image: x}
   condition: it
 """
+BURST = """\
+---
+title: Many shells
+id: 44444444-4444-4444-8444-444444444444
+status: test
+level: high
+correlation:
+  type: event_count
+  rules: [shell]
+  group-by: [User]
+  timespan: 1m
+  condition: {gte: 2}
+"""
 HEAD = (
     "type=SYSCALL msg=audit(1700000000.{time}:{serial}): arch=c000003e syscall={call} success=yes exit=3 items={items} "
     'ppid=1 pid=20 auid=1000 uid=1000 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=1 comm="x" '
@@ -266,6 +279,53 @@ class TestExplain:
         status, _, err = rules(capsys, "explain", "shell", "fields.log")
         assert status == 2
         assert err.startswith("watchdogd: fields.log:1: not a JSON object of fields")
+
+    def test_alternatives_that_do_not_hold_are_named_only(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        text = SHELL.replace("[/bash, /sh]", "[/bash, /sh, /dash, /zsh, /fish]")
+        (folder / "shell.yml").write_text(text)
+        _, out, _ = rules(capsys, "explain", "shell", "tests/shell/fires.log")
+        assert "        yes ends with '/bash'\n        no  the others: ends with '/sh', ends with '/dash'," in out
+        _, out, _ = rules(capsys, "explain", "shell", "tests/shell/fires.log", "--full")
+        assert "        no  ends with '/fish'\n" in out
+        assert "the others" not in out
+
+    def test_long_values_are_cut_and_control_characters_shown(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        line = json.dumps({"Image": "/bin/bash", "CommandLine": "xy\x1b[2J" + "z" * 300, "User": ["u"] * 9})
+        (folder / "fields.log").write_text(line + "\n")
+        _, out, _ = rules(capsys, "explain", "shell", "fields.log")
+        assert "\x1b" not in out
+        assert "z" * 130 not in out
+        assert "saw 'u', 'u', 'u', 'u', 'u', 'u' and 3 more" in out
+        _, out, _ = rules(capsys, "explain", "shell", "fields.log", "--full")
+        assert "z" * 300 in out
+
+    def test_a_correlation_says_what_counted(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (folder / "shell.yml").write_text(SHELL.replace("title:", "name: shell\ntitle:") + BURST)
+        status, out, _ = rules(capsys, "explain", "many shells", "tests/shell/fires.log")
+        assert status == 0
+        assert out == (
+            "Many shells (shell.yml)\n"
+            "wants >= 2 events within 60 s (event_count)\n"
+            "  shell matches 1 events\n"
+            "does not fire\n"
+            "  User='1000': 1 events count; at most 1 event by 1700000000.002:2\n"
+        )
+        (folder / "log").write_text("".join(execute(number, "bash", "xy") for number in range(1, 4)))
+        _, out, _ = rules(capsys, "explain", "shell.yml", "log")
+        assert "fires at 1700000000.002:2\n" in out
+        _, out, _ = rules(capsys, "explain", "shell.yml", "log", "--format", "json")
+        assert json.loads(out)["correlation"]["fired"] == ["1700000000.002:2"]
+        _, out, _ = rules(capsys, "list")
+        assert "active, for correlations only" in out
+        assert "correlation" in out.splitlines()[-2]
+
+    def test_an_empty_log(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (folder / "log").write_text("")
+        assert rules(capsys, "explain", "shell", "log") == (0, "Shell started (shell.yml)\nno events\n", "")
 
     def test_an_inactive_rule_explains_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
         status, _, err = rules(capsys, "explain", "elsewhere", "tests/shell/fires.log")

@@ -166,7 +166,8 @@ def _lint_detections(
     used = set(list_names(condition))
     for name in detections:
         if name == "timeframe":
-            message = "`timeframe` is not part of Sigma 2, and does nothing"
+            what = "here it is text to look for" if name in used else "it does nothing"
+            message = f"`timeframe` is not part of Sigma 2: {what}"
             report.add((key, name), message, "use a correlation with a `timespan`", severity="warning")
         elif name not in used:
             message = f"the condition does not use {name!r}"

@@ -46,7 +46,6 @@ _RECORD_TEXTS = frozenset({"comm", "exe", "name", "cwd", "proctitle", "type", "n
 _GLOB = re.compile(r"[\w/ .*?-]*(?<![.)\]])\*[\w/ .*?-]*")
 """A pattern that holds nothing but what a wildcard text would, with a star that repeats a plain character."""
 _PROGRAMS = frozenset({"Image", "ParentImage", "AncestorImages"})
-_SIGN = {"lt": "below", "lte": "at most", "gt": "above", "gte": "at least"}
 _SHOWN_CHOICES = 8
 
 
@@ -92,14 +91,14 @@ def _complain_in_view(name: str, view: str, known: Sequence[str]) -> tuple[str, 
 
 def lint_test(report: Report, keys: Keys, test: syntax.Test, view: str) -> None:
     """Warn of a field that is not there, and of values that it can never have."""
-    if test.field is None:
-        return
     before = len(report.problems)
-    lint_field(report, keys, test.field, view)
-    key = keys[-1] if isinstance(keys[-1], str) else ""
     value = _find_value(report, keys)
     written = value if isinstance(value, list) else [value]
-    _lint_written(report, keys, key, written)
+    if test.field is None:
+        _lint_written(report, keys, "", written)
+        return
+    lint_field(report, keys, test.field, view)
+    _lint_written(report, keys, str(keys[-1]), written)
     values = (
         test.values[0].values if len(test.values) == 1 and isinstance(test.values[0], syntax.AnyOf) else test.values
     )
@@ -155,7 +154,7 @@ def _complain_value(field: str, value: syntax.Value, view: str) -> tuple[str, st
         return _complain_choice(field, value, choices)
     match value:
         case syntax.Compare(part=None) if _holds_text(field, view):
-            return f"{field} holds text, which is never {_SIGN[value.operator]} a number", ""
+            return f"{field} holds text, which `{value.operator}` never matches", ""
         case syntax.Network() if field in fields.fields_of_view(view) and field not in fields.ADDRESSES:
             return f"{field} holds no address, so it is never within a network", ""
     return None if view == syntax.RECORDS else _complain_text(field, value)
