@@ -21,7 +21,10 @@ def assert_known(path: Path) -> int:
             for name, value in view.fields.items():
                 assert not isinstance(value, tuple) or name in fields.SEVERAL, (path, name)
                 if name in fields.CHOICES:
-                    assert value in fields.CHOICES[name], (path, name, value)
+                    assert set(value if isinstance(value, tuple) else (value,)) <= set(fields.CHOICES[name]), (
+                        path,
+                        view,
+                    )
         for record in event.records:
             for name, _, _ in record.fields:
                 assert fields.has_field(record.type, name), (path, record.type, name)

@@ -27,6 +27,20 @@ SEVERAL = frozenset({"AncestorImages", "Context", "TargetFilename"})
 CHOICES = {
     "Initiated": ("true", "false"),
     "Outcome": ("success", "failure", "unknown"),
+    "Context": (
+        "package_manager",
+        "configuration_management",
+        "scheduled_job",
+        "backup",
+        "ci",
+        "monitoring",
+        "container_runtime",
+        "web_server",
+        "database_server",
+        "mail_server",
+        "remote_login",
+        "local_login",
+    ),
 }
 """Fields of views of which every value is known."""
 CLOSED_TYPES = frozenset({"SYSCALL", "EXECVE", "PATH", "CWD", "PROCTITLE", "SOCKADDR"})
