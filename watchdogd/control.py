@@ -18,7 +18,7 @@ import msgspec
 from watchdogd.reports import Refusal, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from pathlib import Path
 
     from watchdogd.telemetry import Counters
@@ -37,12 +37,18 @@ class ControlServer:
     """Answers on a unix socket. A handler's result is encoded as it is; what it raises never reaches the daemon."""
 
     def __init__(
-        self, path: Path, handlers: Mapping[str, Callable[[], Awaitable[msgspec.Struct]]], counters: Counters
+        self,
+        path: Path,
+        handlers: Mapping[str, Callable[[], Awaitable[msgspec.Struct]]],
+        counters: Counters,
+        start: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
+        """`start` runs a coroutine as a task of the daemon's group."""
         self._path = path
         self._handlers = handlers
         self._counters = counters
-        self._open = 0
+        self._start = start
+        self._answering: set[asyncio.Task[None]] = set()
         self._identity: tuple[int, int] | None = None
         self._server: asyncio.AbstractServer | None = None
 
@@ -58,10 +64,12 @@ class ControlServer:
             )
 
     def close(self) -> None:
-        """Answer no more. Not waited for: a client that does not read must not hold up the stop."""
+        """Answer no more, and leave what is being answered: a client that does not read must not hold up the stop."""
         if self._server is not None:
             self._server.close()
             self._remove()
+        for task in self._answering:
+            task.cancel()
 
     async def _listen(self) -> asyncio.AbstractServer:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -72,7 +80,7 @@ class ControlServer:
             self._path.chmod(0o600)
             status = self._path.lstat()
             self._identity = (status.st_dev, status.st_ino)
-            return await asyncio.start_unix_server(self._answer, sock=listener, limit=REQUEST_BYTES)
+            return await asyncio.start_unix_server(self._accept, sock=listener, limit=REQUEST_BYTES)
         except OSError:
             listener.close()
             raise
@@ -84,8 +92,12 @@ class ControlServer:
             if (status.st_dev, status.st_ino) == self._identity:
                 self._path.unlink()
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._start(self._answer(reader, writer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
         try:
             answer = await self._respond(reader, writer)
             writer.write(msgspec.json.encode(answer) + b"\n")
@@ -93,20 +105,19 @@ class ControlServer:
                 await writer.drain()
         except (OSError, TimeoutError):
             return  # the client has left, or does not read
+        except Exception:  # of a fault of ours the daemon must not end
+            log.exception("a request could not be answered: please report this")
         finally:
-            self._open -= 1
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> msgspec.Struct:
-        complaint = self._complain(writer)
-        if complaint:
-            self._counters.add("control_refused_total")
-            return Refusal(complaint)
         try:
             async with asyncio.timeout(REQUEST_S):
-                line = await reader.readline()
+                line = await reader.readline()  # whoever it is: a client that is not read to its end hears nothing
+            complaint = self._complain(writer)
+            if complaint:
+                self._counters.add("control_refused_total")
+                return Refusal(complaint)
             request = msgspec.json.decode(line, type=Request)
             handle = self._handlers[request.do]
         except (ValueError, KeyError, TimeoutError):  # readline: ValueError where the line is too long
@@ -125,7 +136,7 @@ class ControlServer:
         _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid not in (0, os.geteuid()):
             return "only root and the daemon's own account may ask"
-        return f"more than {CONNECTIONS} requests at once" if self._open > CONNECTIONS else ""
+        return f"more than {CONNECTIONS} requests at once" if len(self._answering) > CONNECTIONS else ""
 
 
 def _is_answered(path: Path) -> bool:

@@ -97,7 +97,7 @@ class Service:
                 return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)])
 
             handlers = {"reload": reloader.reload, "status": report}
-            control = ControlServer(Path(config.control.path), handlers, self._counters)
+            control = ControlServer(Path(config.control.path), handlers, self._counters, start)
             workers.append(start(reloader.serve(self._reload), name="reload"))
             workers.append(start(watcher.run(), name="watch rules"))
             await control.open()

@@ -62,6 +62,8 @@ def ask(path: Path, what: str, kind: type[AnswerT], timeout_s: float) -> AnswerT
             raise WatchdogdError(f"watchdogd did not answer within {timeout_s:g} s: see its journal") from None
         except OSError as error:
             raise WatchdogdError(f"{path} cannot be asked: {error.strerror or error}") from error
+    if not line:
+        raise WatchdogdError(f"watchdogd at {path} ended before it answered (systemctl status watchdogd)")
     try:
         return msgspec.json.decode(line, type=kind)
     except msgspec.MsgspecError as error:
