@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from watchdogd.enrich.context import CONTEXTS
 from watchdogd.match import fields, syntax
 from watchdogd.samples import read_audit
 from watchdogd.telemetry import Counters
@@ -79,3 +80,7 @@ def test_no_fields_of_records(name: str) -> None:
 def test_the_nearest_field_whatever_its_case() -> None:
     assert fields.suggest_field("commandline", ["Image", "CommandLine"]) == "did you mean 'CommandLine'?"
     assert fields.suggest_field("Hashes", ["Image", "CommandLine"]) == ""
+
+
+def test_the_choices_are_those_of_the_code() -> None:
+    assert set(fields.CHOICES["Context"]) == set(CONTEXTS)
