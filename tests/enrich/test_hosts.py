@@ -165,3 +165,22 @@ def test_the_host_that_was_silent_for_longest_is_forgotten_first(daemon: Daemon)
         daemon.hear(write_syscall("execve", 5, 1, SHELL, at_ms=number, node=f"n{number}"))
         kept = daemon.hear(write_syscall("execve", 6, 5, ID, at_ms=number, node="n0"))
         assert list_lineage(kept) == [(5, POSTGRES)]
+
+
+def report_login(node: str, what: str) -> list[str]:
+    start = f"node={node} " if node else ""
+    stamp = f"msg=audit({BASE_MS // 1000}.500:9):"
+    said = f'op=login {what} exe="/usr/sbin/sshd" hostname=? addr=192.0.2.9 terminal=ssh res=success'
+    return [f"{start}type=USER_LOGIN {stamp} pid=99 uid=1001 auid=1001 ses=4 msg='{said}'"]
+
+
+def test_an_account_by_number_gets_its_name_on_its_own_host_alone(daemon: Daemon) -> None:
+    fields = daemon.hear(report_login("", "id=1001")).views[0].fields
+    assert (fields["User"], fields["SubjectUser"]) == ("alice", "alice")
+    fields = daemon.hear(report_login("db01", "id=1001")).views[0].fields
+    assert (fields["User"], fields["SubjectUser"]) == ("1001", "1001")
+
+
+def test_a_number_that_was_typed_as_an_account_is_no_id(daemon: Daemon) -> None:
+    fields = daemon.hear(report_login("", 'acct="1001"')).views[0].fields
+    assert (fields["User"], fields["SubjectUser"]) == ("1001", "alice")

@@ -36,6 +36,14 @@ def present(raw: str | None) -> str | None:
     return None if raw is None or raw in _ABSENT else decode_string(raw)
 
 
+def plain(raw: str | None) -> str | None:
+    """As `present`, of what programs write as it is and never in hex: hosts, terminals, units (`hostname=DC01`)."""
+    if raw is None or raw in _ABSENT:
+        return None
+    text = raw[1:-1] if len(raw) > 1 and raw[0] == raw[-1] == '"' else raw
+    return None if text in _ABSENT else text
+
+
 def read_actor(line: AuditLine) -> Actor:
     """Actor of a SYSCALL, USER_* or other record with `pid`, `uid` and the like."""
     values = line.values
@@ -51,7 +59,7 @@ def read_actor(line: AuditLine) -> Actor:
         auid=None if auid == UNSET_ID else parse_number(auid),
         login=enriched.get("AUID") if enriched and auid != UNSET_ID else None,
         session=None if session == UNSET_ID else session,
-        tty=present(get("tty") or get("terminal")),
+        tty=plain(get("tty") or get("terminal")),
         comm=present(get("comm")),
         exe=present(get("exe")),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
-from watchdogd.decode.actor import Actor, describe_actor, present
-from watchdogd.decode.interpret import decode_string
+from watchdogd.decode.actor import Actor, describe_actor, plain, present
+from watchdogd.decode.interpret import UNSET_ID, decode_string
 from watchdogd.entities import View
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ _NOT_LOGONS: Final = frozenset(
         "TEST",
         "TRUSTED_APP",
         "USER_AVC",
+        "USER_DEVICE",
+        "USER_SELINUX_ERR",
+        "USER_TTY",
     }
 )
 
@@ -56,7 +59,7 @@ def view_report(line: AuditLine, actor: Actor) -> View:
     fields["Outcome"] = outcome
     action = kind.lower()
     if kind in _SERVICE_TYPES:
-        fields["Unit"] = present(values.get("unit")) or ""
+        fields["Unit"] = plain(values.get("unit")) or ""
         return View("service", action, outcome, fields)
     if kind == "LOGIN" or (tables.is_user_type(kind) and kind not in _NOT_LOGONS):
         return View("authentication", action, outcome, {**fields, **_describe_logon(line)})
@@ -76,17 +79,26 @@ def _describe_logon(line: AuditLine) -> FieldMap:
     """`User` is whom it is about (the account), `SubjectUser` the one who acted."""
     values = line.values
     enriched = line.enriched
-    account = present(values.get("acct")) or enriched.get("ID") or present(values.get("id"))
+    typed = present(values.get("acct"))
+    account = typed if typed not in {None, "?"} else _name_id(line, "id")
     if line.type == "LOGIN":
-        account = enriched.get("AUID") or values.get("auid")
+        account = _name_id(line, "auid")
     actor = enriched.get("UID") or values.get("uid")
     described = {
         "User": account or actor,
         "SubjectUser": actor,
-        "SourceIp": present(values.get("addr")),
-        "SourceHostname": present(values.get("hostname")),
-        "Terminal": present(values.get("terminal") or values.get("tty")),
+        "SourceIp": plain(values.get("addr")),
+        "SourceHostname": plain(values.get("hostname")),
+        "Terminal": plain(values.get("terminal") or values.get("tty")),
         "CommandLine": present(values.get("cmd")),
         "CurrentDirectory": present(values.get("cwd")),
     }
     return {name: value for name, value in described.items() if value is not None}
+
+
+def _name_id(line: AuditLine, name: str) -> str | None:
+    """The user of an id: by name where the line has it, else the number as text; None where it is not set."""
+    number = line.values.get(name)
+    if number is None or number == UNSET_ID:
+        return None
+    return line.enriched.get(name.upper()) or number

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 
 _FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
+_ABOUT_GROUPS: Final = frozenset({"ADD_GROUP", "DEL_GROUP", "GRP_MGMT", "GRP_AUTH", "GRP_CHAUTHTOK", "CHGRP_ID"})
+"""Here `id` is a group's."""
+
+_ID_DIGITS: Final = 10
 _CLONE_PARENT: Final = 0x8000
 _CLONE_THREAD: Final = 0x10000
 
@@ -62,6 +66,8 @@ class Enricher:
         context = _describe_context(process, lineage)
         context["Context"] = self._contexts.describe(process, lineage)
         views = tuple(replace(view, fields=_fill(view, context)) for view in event.views)
+        if self._hosts.is_own(tree):
+            views = tuple(self._name_accounts(view, event) for view in views)
         return replace(event, process=process, lineage=lineage, views=views, rarity=rarity, own=own)
 
     def learn(self, event: Event) -> None:
@@ -80,6 +86,21 @@ class Enricher:
         if event.views and event.views[0].category == "syscall":
             _note_syscall(tree, event, process.pid)
         return placed, lineage, is_exec
+
+    def _name_accounts(self, view: View, event: Event) -> View:
+        """Accounts that a logon gives by number (`id=1000`, `uid=0`) get this host's names; what was typed stays."""
+        if view.category != "authentication":
+            return view
+        kind = view.action.upper()
+        record = next((record for record in event.records if record.type == kind), None)
+        if record is None or kind in _ABOUT_GROUPS:
+            return view
+        fields = dict(view.fields)
+        for name in ("SubjectUser",) if record.get("acct") is not None else ("SubjectUser", "User"):
+            number = fields.get(name)
+            if isinstance(number, str) and number.isdecimal() and len(number) <= _ID_DIGITS:
+                fields[name] = self._identity.name(int(number)) or number
+        return replace(view, fields=fields)
 
     def _name(self, process: Process) -> Process:
         user = process.user or self._identity.name(process.uid)
