@@ -5,9 +5,9 @@
     tools/generate_tables.py            # writes the file
     tools/generate_tables.py --check    # exit 1 where the file differs from what would be written
 
-Sources: `ausyscall ARCH --dump`, libaudit.so.1 (names of record types, as ausearch prints them), and headers: those of
-the kernel (linux/, asm-generic/, asm/), for names that it keeps to itself glibc's (bits/, sys/), and for arm's own
-numbers the cross packages'.
+Sources: `ausyscall ARCH --dump`, libaudit.so.1 (names of record types, as ausearch prints them), libauparse.so.0 (what
+ausearch calls the values of a field), and headers: those of the kernel (linux/, asm-generic/, asm/), for names that it
+keeps to itself glibc's (bits/, sys/), and for arm's own numbers the cross packages'.
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TARGET = Path(__file__).resolve().parent.parent / "watchdogd" / "decode" / "tables.json"
 INCLUDE = Path("/usr/include")
 ARM_INCLUDES = {"aarch64": Path("/usr/aarch64-linux-gnu/include"), "arm": Path("/usr/arm-linux-gnueabihf/include")}
 ARCHITECTURES = ("x86_64", "i386", "aarch64", "arm")
 FIRST_TYPE, LAST_TYPE = 1000, 2999
+X86_64_ELF = 0xC000003E
+SYSCALL_RECORD = 1300
 OPEN_FLAGS = (
-    "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_NOCTTY", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_DSYNC", "FASYNC",
+    "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_NOCTTY", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_DSYNC", "O_ASYNC",
     "O_DIRECT", "O_LARGEFILE", "O_DIRECTORY", "O_NOFOLLOW", "O_NOATIME", "O_CLOEXEC", "__O_SYNC", "O_PATH",
     "__O_TMPFILE",
 )  # fmt: skip
@@ -62,7 +68,8 @@ def read_number(text: str) -> int:
 
 def read_enum(text: str, pattern: str) -> dict[str, int]:
     """`NAME = NUMBER,` lines of enums whose name matches, in the order of the header."""
-    found = re.findall(rf"^\s*({pattern})\s*=\s*(0x[0-9a-fA-F]+|\d+)\s*,", text, re.MULTILINE)
+    line = rf"^\s*({pattern})\s*=\s*(0x[0-9a-fA-F]+|\d+)[ \t]*(?=,|\}}|/\*|$)"
+    found = re.findall(line, text, re.MULTILINE)
     return {name: read_number(value) for name, value in found}
 
 
@@ -86,6 +93,20 @@ def describe_source() -> str:
     audit = subprocess.run(["auditctl", "-v"], check=True, capture_output=True, text=True).stdout.split()[-1]
     code = read_defines(read_header("linux/version.h"), "LINUX_VERSION_CODE")["LINUX_VERSION_CODE"]
     return f"audit-userspace {audit}, linux headers {code >> 16}.{code >> 8 & 255}"
+
+
+def list_architectures() -> dict[str, str]:
+    """`arch` as records write it, in hex, to libaudit's name, which is the header's in lower case."""
+    machines = read_defines(read_header("linux/elf-em.h"), r"EM_\w+")
+    bits = {"__AUDIT_ARCH_64BIT": 0x80000000, "__AUDIT_ARCH_LE": 0x40000000}
+    found: dict[str, str] = {}
+    for name, value in re.findall(
+        r"^#define AUDIT_ARCH_(\w+)\s+\((EM_[\w|]+)\)", read_header("linux/audit.h"), re.MULTILINE
+    ):
+        machine, *others = value.split("|")
+        if machine in machines and all(other in bits for other in others):
+            found.setdefault(f"{machines[machine] | sum(bits[other] for other in others):x}", name.lower())
+    return found
 
 
 def list_syscalls(arch: str) -> dict[str, str]:
@@ -128,7 +149,7 @@ def name_numbers(numbers: dict[str, int]) -> dict[str, str]:
 
 def sort_flags(values: dict[str, int]) -> list[tuple[int, str]]:
     """Bit and name, several-bit flags first so that they win over their parts; the first name of a value counts."""
-    flags = [(value, name.removeprefix("__")) for name, value in values.items() if value]
+    flags = [(value, name) for name, value in values.items() if value]
     first = dict(reversed(flags))
     return sorted(first.items(), key=lambda flag: (-flag[0].bit_count(), flag[0]))
 
@@ -141,7 +162,8 @@ def strip_names(numbers: dict[str, int], prefix: str) -> dict[str, str]:
 def list_open_flags(arch: str) -> list[tuple[int, str]]:
     """Arm has numbers of its own for four of them: its header stands before the generic one."""
     own = read_header("asm/fcntl.h", ARM_INCLUDES[arch]) if arch in ARM_INCLUDES else ""
-    values = read_defines(own + read_header("asm-generic/fcntl.h"), r"\w+")
+    for_users = read_header("bits/fcntl-linux.h").replace("# define", "#define")
+    values = read_defines(for_users, "O_ASYNC") | read_defines(own + read_header("asm-generic/fcntl.h"), r"\w+")
     return sort_flags({name: values[name] for name in OPEN_FLAGS})
 
 
@@ -151,7 +173,7 @@ def list_fcntl_commands() -> dict[str, int]:
     own = re.findall(
         r"^#define (F_\w+)\s+\(F_LINUX_SPECIFIC_BASE ?\+ ?(\d+)\)", read_header("linux/fcntl.h"), re.MULTILINE
     )
-    generic = read_defines(read_header("asm-generic/fcntl.h"), r"F_\w+")
+    generic = read_defines(read_header("asm-generic/fcntl.h"), r"F_(?!LINUX_)\w+")
     return generic | {name: base + int(number) for name, number in own}
 
 
@@ -177,7 +199,13 @@ def list_flags() -> dict[str, list[tuple[int, str]]]:
         "mount": sort_flags(read_defines(read_header("linux/mount.h"), mount_names)),
         "umount": sort_flags(read_enum(read_header("sys/mount.h"), r"(?:MNT|UMOUNT)_\w+")),
         "message": sort_flags(read_enum(socket_text, r"MSG_\w+")),
+        "socket": sort_flags(read_enum(read_header("bits/socket_type.h"), "SOCK_(?:CLOEXEC|NONBLOCK)")),
         "access": sort_flags(read_defines(read_header("unistd.h"), r"[RWX]_OK")),
+        "personality": sort_flags(read_enum(read_header("linux/personality.h"), r"(?!PER_)[A-Z][A-Z0-9_]+")),
+        "ipc": sort_flags(read_defines(read_header("linux/ipc.h"), r"IPC_(?:CREAT|EXCL)")),
+        "shm": sort_flags(
+            read_defines(read_headers("linux/ipc.h", "linux/shm.h"), r"IPC_(?:CREAT|EXCL)|SHM_(?:HUGETLB|NORESERVE)")
+        ),
         "resolve": sort_flags(read_defines(read_header("linux/openat2.h"), r"RESOLVE_\w+")),
         "permission": sort_flags(
             {
@@ -196,6 +224,89 @@ def ask_library(function: str, numbers: range) -> dict[str, str]:
     return {number: name.decode() for number, name in known.items() if name is not None}
 
 
+class Question(ctypes.Structure):
+    """libauparse's `idata`: one field of a record, and what stands beside it."""
+
+    _fields_ = (
+        ("machine", ctypes.c_uint),
+        ("syscall", ctypes.c_int),
+        ("a0", ctypes.c_ulonglong),
+        ("a1", ctypes.c_ulonglong),
+        ("cwd", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("val", ctypes.c_char_p),
+    )
+
+
+def ask_ausearch(
+    field: str, numbers: Iterable[int], *, form: str = "x", call: str = "read", a1: int = 0
+) -> dict[str, str]:
+    """What ausearch -i calls these numbers in a field of a SYSCALL record; `form` is how records write them."""
+    audit, auparse = ctypes.CDLL("libaudit.so.1"), ctypes.CDLL("libauparse.so.0")
+    auparse.auparse_do_interpretation.restype = ctypes.c_char_p
+    machine = audit.audit_elf_to_machine(ctypes.c_uint(X86_64_ELF))
+    syscall = audit.audit_name_to_syscall(call.encode(), machine)
+    found: dict[str, str] = {}
+    for number in numbers:
+        text = format(number, form).encode()
+        kind = auparse.auparse_interp_adjust_type(SYSCALL_RECORD, field.encode(), text)
+        question = Question(machine, syscall, 0, a1, None, field.encode(), text)
+        name = auparse.auparse_do_interpretation(kind, ctypes.byref(question), 0).decode()
+        if not name.lower().startswith(("unknown", "0x")):
+            found[str(number)] = name
+    return found
+
+
+def list_socket_options() -> dict[str, dict[str, str]]:
+    """By level. The headers know some that ausearch does not; IPT_SO_ and SOL_ names of ausearch win."""
+    ask_from = 255
+    socket = read_header("asm-generic/socket.h")
+    inet, inet6 = read_header("linux/in.h"), read_header("linux/in6.h")
+    level_names = read_defines(read_header("bits/socket.h"), r"SOL_\w+")
+    protocols = strip_names(read_enum(inet, r"IPPROTO_\w+"), "IPPROTO_")
+    protocols = {number: name for number, name in protocols.items() if int(number) < ask_from}
+    levels = protocols | name_numbers(level_names) | name_numbers(read_defines(socket, "SOL_SOCKET"))
+    tcp = read_defines(read_header("linux/tcp.h"), r"TCP_(?!MSS|NLA|RTO|FLAG|CM_|CA_|MAX_|INFINITE|REPAIR_O)[A-Z0-9_]+")
+    packet = read_defines(
+        read_header("linux/if_packet.h"),
+        r"PACKET_(?!OUTGOING|HOST|BROADCAST|MULTICAST|MR_|FANOUT_|USER|KERNEL|OTHER)\w+",
+    )
+    by_level = {
+        "SOL_SOCKET": (1, read_defines(socket, r"SO_\w+")),
+        "ip": (0, read_defines(inet, r"(?:IP|MCAST)_(?!PMTUDISC|DEFAULT|MAX)\w+")),
+        "tcp": (6, tcp),
+        "udp": (17, read_defines(read_header("linux/udp.h"), r"UDP_(?!ENCAP_|V4|V6)\w+")),
+        "ipv6": (41, read_defines(inet6, r"(?:IPV6|MCAST)_(?!PMTUDISC|FL_|FLOWINFO_|TLV|PREFER|PRIORITY)[A-Z0-9_]+")),
+        "SOL_PACKET": (263, packet),
+    }
+    options = {
+        f"option {number}": name_numbers(known) | ask_ausearch("a2", range(256), call="setsockopt", a1=number)
+        for number, known in by_level.values()
+    }
+    asked = ask_ausearch("a1", range(ask_from, 300), call="setsockopt")
+    return {"socket level": asked | levels, **options}
+
+
+def list_terminal_requests() -> dict[str, str]:
+    """Plain numbers of ioctl(2): terminals, files, sockets; names of ausearch win."""
+    text = read_headers("asm-generic/ioctls.h", "asm-generic/sockios.h", "linux/sockios.h")
+    names = name_numbers(read_defines(text, r"(?!TIOCPKT|TIOCSER_)(?:T[CI]|FIO|SIOC)\w+"))
+    return names | ask_ausearch("ioctlcmd", [*range(0x1_0000), *ask_made_requests()])
+
+
+def ask_made_requests() -> list[int]:
+    """Requests that the headers compute: direction, size, letter, number (asm-generic/ioctl.h)."""
+    sizes = (0, 1, 2, 4, 8, 16, 24, 28, 32, 64)
+    heads = [(way << 30) | (size << 16) | (ord(letter) << 8) for way in (1, 2, 3) for size in sizes for letter in "Td"]
+    return [head | number for head in heads for number in range(256)]
+
+
+def list_personalities() -> dict[str, str]:
+    """The kind, in the lowest byte; the first name of a kind counts."""
+    found = re.findall(r"^\s*(PER_(?!MASK)\w+) =\s+(0x[0-9a-f]+)", read_header("linux/personality.h"), re.MULTILINE)
+    return name_numbers({name: int(value, 16) for name, value in found})
+
+
 def list_seccomp_actions() -> dict[str, str]:
     """In ausearch's spelling, which calls the end of the thread `kill`."""
     text = read_header("linux/seccomp.h")
@@ -205,19 +316,28 @@ def list_seccomp_actions() -> dict[str, str]:
         for name, value in found
         if "ACTION" not in name and name != "DATA"
     }
-    return {str(number): name.removesuffix("-thread") for number, name in names.items()}
+    known = {str(number): name.removesuffix("-thread") for number, name in names.items()}
+    return known | ask_ausearch("code", [number for number in names if number < 1 << 31])
+
+
+def list_ptrace_requests(arch: str) -> dict[str, str]:
+    """The kernel's own names; each architecture has some requests of its own."""
+    own = read_header("asm/ptrace.h", ARM_INCLUDES[arch]) if arch in ARM_INCLUDES else read_header("asm/ptrace-abi.h")
+    text = (read_header("linux/ptrace.h") + own).replace("# define", "#define")
+    unwanted = "EVENT|O_|PEEKSIGINFO_|SYSCALL_INFO_|GETFDPIC_"
+    return name_numbers(read_defines(text, rf"PTRACE_(?!{unwanted})\w+"))
 
 
 def list_names() -> dict[str, dict[str, str]]:
     """Everything that is one of several numbers."""
-    ptrace = read_headers("linux/ptrace.h", "asm/ptrace-abi.h")
-    families = read_defines(read_header("bits/socket.h"), r"PF_[A-Z0-9_]+")
-    netfilter = read_header("linux/netfilter.h")
+    families = read_defines(read_header("bits/socket.h"), r"PF_(?!MAX)\w+")
     return {
         "family": strip_names(families, "PF_"),
         "socket": name_numbers(read_enum(read_header("bits/socket_type.h"), r"SOCK_(?!CLOEXEC|NONBLOCK)\w+")),
         "protocol": strip_names(read_enum(read_header("linux/in.h"), r"IPPROTO_\w+"), "IPPROTO_"),
-        "ptrace": name_numbers(read_defines(ptrace, r"PTRACE_(?!EVENT|O_|PEEKSIGINFO_|SYSCALL_INFO_)\w+")),
+        "ptrace": list_ptrace_requests("x86_64"),
+        "ptrace aarch64": list_ptrace_requests("aarch64"),
+        "ptrace arm": list_ptrace_requests("arm"),
         "prctl": name_numbers(read_defines(read_header("linux/prctl.h"), r"PR_[A-Z]\w+")),
         "bpf": name_numbers(count_enum(read_header("linux/bpf.h"), "bpf_cmd")),
         "rlimit": name_numbers(
@@ -232,22 +352,17 @@ def list_names() -> dict[str, dict[str, str]]:
         ),
         "socketcall": strip_names(read_defines(read_header("linux/net.h"), r"SYS_\w+"), "SYS_"),
         "ipc": strip_names(read_defines(read_header("linux/ipc.h"), r"(?:SEM|MSG|SHM)[A-Z]+"), ""),
-        "netfilter family": strip_names(read_enum(netfilter, r"NFPROTO_[A-Z0-9]+"), "NFPROTO_"),
-        "netfilter hook": name_numbers(
-            {
-                name.removeprefix("NF_INET_"): number
-                for name, number in count_enum(netfilter, "nf_inet_hooks").items()
-                if not name.endswith("NUMHOOKS")
-            }
-        ),
-        "netfilter action": {
-            str(number): name
-            for number, name in enumerate(
-                re.findall(r"^\s+XT_AUDIT_TYPE_([A-Z]+)", read_header("linux/netfilter/xt_AUDIT.h"), re.MULTILINE)
-            )
-        },
-        "icmp": strip_names(read_defines(read_header("linux/icmp.h").split("NR_ICMP_TYPES")[0], r"ICMP_\w+"), "ICMP_"),
-        "personality": name_numbers(read_enum(read_header("linux/personality.h"), r"PER_\w+")),
+        "netfilter family": ask_ausearch("family", range(256), form="d"),
+        "netfilter hook": ask_ausearch("hook", range(16)),
+        "netfilter action": ask_ausearch("action", range(16)),
+        "icmp": ask_ausearch("icmptype", range(256), form="d"),
+        "ethernet": ask_ausearch("macproto", range(0x600, 0x10000)),
+        "netlink group": ask_ausearch("nl-mcgrp", range(2)),
+        "ioctl": list_terminal_requests(),
+        "descriptor flags": name_numbers(read_defines(read_header("asm-generic/fcntl.h"), "FD_CLOEXEC")),
+        "exit code": name_numbers(read_defines(read_header("stdlib.h"), r"EXIT_\w+")),
+        **list_socket_options(),
+        "personality": list_personalities(),
         "filter list": ask_library("audit_flag_to_name", range(16)),
         "file type": ask_library("audit_ftype_to_name", range(0, 0o200000, 0o010000)),
         "seccomp": list_seccomp_actions(),
@@ -263,6 +378,7 @@ def build_tables() -> dict[str, object]:
     return {
         "source": describe_source(),
         "types": list_types(),
+        "architectures": list_architectures(),
         "syscalls": {arch: list_syscalls(arch) for arch in ARCHITECTURES},
         "errno": list_errno(),
         "signals": name_numbers(signals),

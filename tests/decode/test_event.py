@@ -249,6 +249,30 @@ def test_connections(success: str, code: str, outcome: str) -> None:
     assert found.fields["Initiated"] == "true"
 
 
+def test_connections_of_i386_programs_pass_through_one_call() -> None:
+    event = decode(
+        "SOCKETCALL nargs=3 a0=3 a1=ffd0 a2=10",
+        "SOCKADDR saddr=0200115C7F0000010000000000000000",
+        arch="40000003",
+        syscall="102",
+        a0="3",
+    )
+    found = view(event, "network_connection")
+    assert (found.fields["DestinationIp"], found.fields["DestinationPort"]) == ("127.0.0.1", 4444)
+
+
+def test_a_syscall_that_only_the_recording_host_knows() -> None:
+    event = decode(syscall="999", enriched='\x1dARCH=x86_64 SYSCALL=newcall AUID="alice" UID="root"')
+    assert view(event, "syscall").fields["Syscall"] == "newcall"
+    event = decode(
+        'EXECVE argc=1 a0="sh"',
+        arch="c00000f3",
+        syscall="221",
+        enriched='\x1dARCH=riscv64 SYSCALL=execve AUID="a" UID="r"',
+    )
+    assert view(event, "process_creation").fields["CommandLine"] == "sh"
+
+
 def test_other_sockets_are_plain_syscalls() -> None:
     event = decode("SOCKADDR saddr=01002F72756E2F646F636B65722E736F636B00", syscall="connect")
     assert view(event, "syscall").fields["SocketPath"] == "/run/docker.sock"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import grp
+import pwd
+import socket
 import time
 
 import pytest
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.decode.conftest import make_records
+from watchdogd.decode import tables
 from watchdogd.decode.record import AuditLine, Header, parse_header, split_stamp
 
 
@@ -145,7 +149,7 @@ def test_hex_is_decoded_only_where_a_string_is_expected() -> None:
         ("code=0x7ffc0000", "log"),
         ("code=0x00050001", "errno"),
         ("family=10", "ipv6"),
-        ("hook=1", "LOCAL_IN"),
+        ("hook=1", "INPUT"),
         ("action=1", "DROP"),
         ("proto=17", "udp"),
         ("prom=256", "yes"),
@@ -154,6 +158,37 @@ def test_hex_is_decoded_only_where_a_string_is_expected() -> None:
         ("resolve=0x8", "RESOLVE_BENEATH"),
         ("flags=0x22", "MAP_PRIVATE|MAP_ANONYMOUS"),
         ("oflag=0x42", "O_RDWR|O_CREAT"),
+        ("oflag=0102", "O_RDWR|O_CREAT"),
+        ("oflag=none", "none"),
+        ("arch=40000028", "arm"),
+        ("arch=28", "armeb"),
+        ("arch=c00000f3", "riscv64"),
+        ("arch=deadbeef", "deadbeef"),
+        ("code=0x80000000", "kill-process"),
+        ("per=40008", "PER_LINUX32|ADDR_NO_RANDOMIZE"),
+        ("per=zz", "zz"),
+        ("ioctlcmd=0x5412", "TIOCSTI"),
+        ("ioctlcmd=zz", "zz"),
+        ("macproto=0x0800", "IP"),
+        ("macproto=86dd", "86dd"),
+        ("unit=CAFE", "CAFE"),
+        ("a0=2", "0x2"),
+        ('family="inet"', "inet"),
+        ('flags="rw, bind"', "rw, bind"),
+        ("spi=5(0x5)", "5(0x5)"),
+        (
+            "saddr=0A00001600000000" + "0" * 20 + "FFFF0A00000100000000",
+            "{ saddr_fam=inet6 laddr=::ffff:10.0.0.1 lport=22 }",
+        ),
+        ("saddr=0200", "{ saddr_fam=inet sockaddr len too short }"),
+        ("saddr=0A000016", "{ saddr_fam=inet6 sockaddr6 len too short }"),
+        ("saddr=1000", "{ saddr_fam=netlink len too short }"),
+        ("saddr=0000", "unknown-family(0)"),
+        ("saddr=FF7F", "unknown-family(32767)"),
+        ("saddr=28000000010203040200000000000000", "{ saddr_fam=vsock (unsupported) }"),
+        ("saddr=0300414243444546470000000000000000", "{ saddr_fam=ax25 call=ABCDEFG }"),
+        ("saddr=09003132333400000000000000000000", "{ saddr_fam=x25 laddr=1234 }"),
+        ("saddr=0008000000070000", "{ saddr_fam=atmpvc int=7 }"),
         ("cgroup=2F612062", "/a b"),
         ("result=0", "no"),
         ("saddr=001000000000002A00000001", "{ saddr_fam=netlink nlnk-fam=16 nlnk-pid=42 }"),
@@ -198,3 +233,66 @@ def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
 def test_fields_come_back_as_they_were_written(pairs: list[tuple[str, str]]) -> None:
     body = " ".join(f"{name}={value}" for name, value in pairs)
     assert parse(b"type=PATH msg=audit(1.000:1): " + body.encode()).pairs == pairs
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "raw", "meaning"),
+    [
+        ("MQ_OPEN oflag=0x42 mode=04755 mq_flags=0x0", "mode", "04755", "suid,0755"),
+        ("CRYPTO_KEY_USER msg='op=destroy fp=c0ffee direction=?'", "fp", "c0ffee", "c0ffee"),
+        ("NETFILTER_PKT mark=0x1 saddr=10.0.0.1", "saddr", "10.0.0.1", "10.0.0.1"),
+        ("AVC avc:  denied  { x } for  saddr=0200 tclass=socket", "saddr", "0200", "0200"),
+        ("DM_CTRL module=crypt error_msg='Device lookup failed' res=0", "error_msg", "'Device lookup failed'",
+         "Device lookup failed"),
+        ("DM_CTRL module=crypt error_msg='success' res=1", "res", "1", "yes"),
+        ("TRUSTED_APP command=6C73202D6C version=12", "command", "6C73202D6C", "ls -l"),
+        ("TRUSTED_APP command=6C73202D6C version=12", "version", "12", "12"),
+        ("SOCKETCALL nargs=3 a0=2 a1=1 a2=10", "a2", "10", "0x10"),
+        ("EXECVE argc=1 a0=10", "a0", "10", "\x10"),
+        ("EVENT_LISTENER nl-mcgrp=1 op=connect res=1", "nl-mcgrp", "1", "audit-netlink-multicast"),
+    ],
+)  # fmt: skip
+def test_what_a_name_means_in_one_type(line: str, name: str, raw: str, meaning: str) -> None:
+    kind, _, body = line.partition(" ")
+    fields = parse(f"type={kind} msg=audit(1.000:1): {body}".encode()).fields
+    assert (name, raw, meaning) in fields
+
+
+ENRICHED = '\x1dARCH=loongarch128 SYSCALL=newcall AUID="alice"'
+
+
+def test_what_the_tables_lack_the_recording_host_may_have_known() -> None:
+    values = interpreted(b"type=SYSCALL msg=audit(1.000:1): arch=c0000fff syscall=999 auid=5" + ENRICHED.encode())
+    assert values == {"arch": "loongarch128", "syscall": "newcall", "auid": "alice"}
+    known = interpreted(b"type=SYSCALL msg=audit(1.000:1): arch=c000003e syscall=59 auid=5" + ENRICHED.encode())
+    assert known == {"arch": "x86_64", "syscall": "execve", "auid": "alice"}
+    unknown = b"type=SYSCALL msg=audit(1.000:1): arch=c000003e syscall=999 auid=5\x1dSYSCALL=unknown-syscall(999)"
+    assert interpreted(unknown)["syscall"] == "999"
+
+
+def test_values_do_not_depend_on_the_machine_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, function in (
+        (pwd, "getpwuid"),
+        (grp, "getgrgid"),
+        (socket, "getservbyport"),
+        (socket, "getnameinfo"),
+    ):
+        monkeypatch.setattr(module, function, lambda *_: pytest.fail("asked this machine"))
+    values = interpreted(
+        b"type=SYSCALL msg=audit(1.000:1): arch=c000003e syscall=92 a0=7ffd a1=0 a2=0 auid=0 uid=0 gid=0 ouid=0"
+    )
+    assert (values["a1"], values["auid"], values["uid"], values["gid"], values["ouid"]) == ("0",) * 5
+    assert interpreted(b"type=NETFILTER_PKT msg=audit(1.000:1): proto=6 saddr=10.0.0.1") == {
+        "proto": "tcp",
+        "saddr": "10.0.0.1",
+    }
+
+
+def test_every_type_is_read_by_name_by_number_and_as_unknown() -> None:
+    known = tables.load_tables().types
+    assert len(known) > 200
+    for number, name in known.items():
+        for written in (name, number, f"UNKNOWN[{number}]"):
+            line = parse(f"type={written} msg=audit(1.000:1): auid=5 msg='op=a b acct=\"x\" res=success'".encode())
+            assert line.type == name
+            assert line.get("auid") == "5"

@@ -55,12 +55,18 @@ def test_any_words_in_any_order(kind: str, words: list[str]) -> None:
 
 
 @given(
-    st.sampled_from(["2", "257", "59", "90", "101", "9"]),
+    st.sampled_from(["2", "257", "59", "90", "101", "9", "54", "72", "157", "999"]),
     st.tuples(*[st.sampled_from(["0", "41", "241", "80042", "7ffd1234", "zz"])] * 3),
     st.sampled_from(["", '\x1dUID="root" AUID="alice"', " x"]),
 )
 def test_syscalls_and_their_arguments(number: str, arguments: tuple[str, ...], end: str) -> None:
     check("SYSCALL", f"{CALL.format(number, *arguments)} {SUBJECT}{end}".encode())
+
+
+@given(st.sampled_from(["102", "117", "5", "11"]), st.tuples(*[st.sampled_from(["0", "3", "17", "241", "zz"])] * 3))
+def test_syscalls_of_i386(number: str, arguments: tuple[str, ...]) -> None:
+    text = CALL.replace("c000003e", "40000003").replace("ffffff9c", arguments[0])
+    check("SYSCALL", f"{text.format(number, *arguments)} {SUBJECT}".encode())
 
 
 def test_the_usual_records_go_the_quick_way() -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from watchdogd.decode import tables
 from watchdogd.decode.actor import Actor, present, read_actor
-from watchdogd.decode.interpret import parse_number
+from watchdogd.decode.arguments import name_call
+from watchdogd.decode.interpret import known_there, parse_number
 
 if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine
@@ -44,7 +44,10 @@ class SyscallFacts(msgspec.Struct, frozen=True, gc=False):
     """A SYSCALL (or URINGOP) record as views read it. What the record lacks is None."""
 
     name: str
-    """Syscall by name, `syscall(NUMBER)` where the tables lack it."""
+    """Syscall by name, of i386's socketcall and ipc the call they carry.
+
+    Where the tables lack the number it is what the recording host called it, or `syscall(NUMBER)`.
+    """
     outcome: str
     """`success`, `failure` or `unknown`."""
     exit: str | None
@@ -92,7 +95,7 @@ def read_syscall(line: AuditLine) -> SyscallFacts:
         line.pieces_cache = (data[line.body_at : found.start(5 if code is None else 4)], rest)
     text = number.decode()
     return SyscallFacts(
-        tables.name_syscall(arch.decode(), text) or f"syscall({text})",
+        name_call(arch.decode(), text, a0.decode()) or known_there(line.enriched, "syscall") or f"syscall({text})",
         _OUTCOMES_RAW.get(success, "unknown"),
         code.decode() if code is not None else None,
         (a0.decode(), a1.decode(), a2.decode(), a3.decode()),
@@ -163,7 +166,7 @@ def _read_syscall_fields(line: AuditLine) -> SyscallFacts:
     operation = get("uring_op")
     unnamed = f"io_uring({operation})" if operation is not None else f"syscall({number or '?'})"
     return SyscallFacts(
-        name=tables.name_syscall(get("arch"), number) or unnamed,
+        name=name_call(get("arch"), number, get("a0")) or known_there(line.enriched, "syscall") or unnamed,
         outcome=_OUTCOMES.get(get("success") or "", "unknown"),
         exit=get("exit"),
         args=tuple(get(name) or "" for name in ("a0", "a1", "a2", "a3")),

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
 from watchdogd.decode.arguments import NAMES as ARGUMENTS
-from watchdogd.decode.arguments import interpret_argument, name_file_mode, name_open_flags, name_signal, parse_hex
+from watchdogd.decode.arguments import (
+    describe_call,
+    interpret_argument,
+    name_file_mode,
+    name_mode,
+    name_open_flags,
+    name_personality,
+    name_signal,
+    parse_hex,
+)
 from watchdogd.decode.sockaddr import decode_sockaddr, describe_address
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ UNSET_ID: Final = "4294967295"
 _HEX: Final = re.compile(r"(?:[0-9A-F]{2})+")
 _ENRICHED: Final = re.compile(r'(?<![^ ])([^ =]++)=("[^"]*+"|[^ ]*+)')
 _ARGUMENT: Final = re.compile(r"a[0-9]+(?:\[[0-9]+\])?")
+_ARGUMENT_NAMES: Final = frozenset(ARGUMENTS)
 _MAX_OCTAL_DIGITS: Final = 11
 _MAX_DIGITS: Final = 10
 _PERMISSIONS: Final = ("read", "write", "exec", "attr")
@@ -85,11 +95,9 @@ _STRINGS: Final = frozenset(
         "profile",
         "requested_mask",
         "root_dir",
-        "src",
         "srcname",
         "sw",
         "target",
-        "unit",
         "vm",
         "watch",
         *("cgroup", "new-chardev", "old-chardev", "new-disk", "old-disk", "new-fs", "old-fs", "new-net", "old-net"),
@@ -170,33 +178,40 @@ def read_enriched(text: str) -> dict[str, str]:
     return {name: value.strip('"') for name, value in _ENRICHED.findall(text)}
 
 
+def known_there(enriched: Mapping[str, str], name: str) -> str | None:
+    """What the recording host called a number that our tables lack; None where it did not know it either."""
+    value = enriched.get(name.upper())
+    return None if value is None or value.startswith("unknown") else value
+
+
 def interpret_value(  # noqa: PLR0911 - one for each kind of field
     kind: str, name: str, raw: str, values: Mapping[str, str], enriched: Mapping[str, str]
 ) -> str:
     """Interpreted value of one field; `values` are the record's other raw values, `enriched` what follows 0x1d."""
-    if kind == "SYSCALL" and name in ARGUMENTS:
+    if name in _ARGUMENT_NAMES and kind != "EXECVE":
         return interpret_argument(name, raw, values)
     if name in _IDS:
         known = enriched.get(name.upper())
         return known if known is not None else _interpret_id(raw)
     if name in _STRINGS or (kind == "EXECVE" and _ARGUMENT.fullmatch(name)):
         return decode_string(raw)
-    simple = _SIMPLE.get(name)
+    if raw[:1] == '"':
+        return decode_string(raw)
+    if name == "arch":
+        return tables.load_tables().architectures.get(raw) or known_there(enriched, name) or raw
+    simple = _OWN[kind].get(name) if kind in _OWN else None
+    simple = simple or _SIMPLE.get(name)
     if simple is not None:
         return simple(raw)
     if name in _CAPABILITY_MASKS:
         return _interpret_capabilities(raw)
     if name == "syscall":
-        return tables.name_syscall(values.get("arch"), raw) or raw
-    return decode_string(raw) if raw.startswith('"') else raw
+        return describe_call(raw, values) or known_there(enriched, name) or raw
+    return decode_string(raw) if kind == "TRUSTED_APP" and not raw.isdecimal() else raw
 
 
 def _interpret_id(raw: str) -> str:
     return "unset" if raw in {UNSET_ID, "-1"} else raw
-
-
-def _interpret_arch(raw: str) -> str:
-    return tables.ARCHITECTURES.get(raw, raw)
 
 
 def _interpret_exit(raw: str) -> str:
@@ -220,8 +235,11 @@ def _interpret_proctitle(raw: str) -> str:
 
 
 def _interpret_mode(raw: str) -> str:
-    octal = raw.isascii() and raw.isdigit() and len(raw) <= _MAX_OCTAL_DIGITS and set(raw) <= set("01234567")
-    return name_file_mode(int(raw, 8)) if octal else raw
+    return name_file_mode(int(raw, 8)) if _is_octal(raw) else raw
+
+
+def _is_octal(raw: str) -> bool:
+    return raw.isascii() and raw.isdigit() and len(raw) <= _MAX_OCTAL_DIGITS and set(raw) <= set("01234567")
 
 
 def _interpret_capabilities(raw: str) -> str:
@@ -268,17 +286,40 @@ def _by_name(subject: str) -> Callable[[str], str]:
     return lambda raw: tables.load_tables().names[subject].get(raw, raw)
 
 
-def _by_flags(subject: str) -> Callable[[str], str]:
+def _by_flags(subject: str, none: str | None = None) -> Callable[[str], str]:
     def name(raw: str) -> str:
         value = parse_hex(raw)
-        return raw if value is None else tables.name_flags(tables.load_tables().flags[subject], value) or raw
+        return raw if value is None else tables.name_flags(tables.load_tables().flags[subject], value) or none or raw
 
     return name
 
 
 def _interpret_open_flags(raw: str) -> str:
+    """MQ_OPEN writes them in hex, `0x42`, OPENAT2 in octal, `0102`."""
+    try:
+        value = int(raw, 16 if raw.startswith("0x") else 8)
+    except ValueError:
+        return raw
+    return name_open_flags(value, None)
+
+
+def _interpret_plain_mode(raw: str) -> str:
+    return name_mode(int(raw, 8)) if _is_octal(raw) else raw
+
+
+def _interpret_personality(raw: str) -> str:
     value = parse_hex(raw)
-    return raw if value is None else name_open_flags(value, None)
+    return raw if value is None else name_personality(value)
+
+
+def _interpret_request(raw: str) -> str:
+    value = parse_hex(raw)
+    return raw if value is None else tables.load_tables().names["ioctl"].get(str(value), f"0x{value:x}")
+
+
+def _interpret_ethernet(raw: str) -> str:
+    value = parse_hex(raw)
+    return tables.load_tables().names["ethernet"].get(str(value), raw)
 
 
 def parse_number(raw: str | None) -> int | None:
@@ -289,8 +330,8 @@ def parse_number(raw: str | None) -> int | None:
 
 
 _SIMPLE: Final[Mapping[str, Callable[[str], str]]] = {
-    "arch": _interpret_arch,
     "exit": _interpret_exit,
+    "error_msg": lambda raw: raw.strip("'"),
     "saddr": _interpret_sockaddr,
     "proctitle": _interpret_proctitle,
     "mode": _interpret_mode,
@@ -304,8 +345,12 @@ _SIMPLE: Final[Mapping[str, Callable[[str], str]]] = {
     "proto": _by_name("protocol"),
     "icmptype": _by_name("icmp"),
     "resp": _by_name("fanotify"),
+    "per": _interpret_personality,
+    "ioctlcmd": _interpret_request,
+    "macproto": _interpret_ethernet,
+    "nl-mcgrp": _by_name("netlink group"),
     "code": _interpret_seccomp,
-    "flags": _by_flags("mmap"),
+    "flags": _by_flags("mmap", "MAP_FILE"),
     "resolve": _by_flags("resolve"),
     "oflag": _interpret_open_flags,
     "data": decode_string,
@@ -314,3 +359,10 @@ _SIMPLE: Final[Mapping[str, Callable[[str], str]]] = {
     **dict.fromkeys(("perm", "perm_mask"), _interpret_permission),
     **dict.fromkeys(_SESSIONS, _interpret_id),
 }
+_OWN: Final[Mapping[str, Mapping[str, Callable[[str], str]]]] = {
+    "MQ_OPEN": {"mode": _interpret_plain_mode},
+    "CRYPTO_KEY_USER": {"fp": str},
+    "AVC": {"saddr": str},
+    "NETFILTER_PKT": {"saddr": str},
+}
+"""Names that mean something else in records of one type: a fingerprint, an address in plain text."""

@@ -25,8 +25,8 @@ Pair = tuple[str, str]
 MAX_SERIAL: Final = 2**32 - 1
 
 _STAMP = rb"audit\(([0-9]{1,11}\.[0-9]{1,3}:[0-9]{1,10})\)[: ]*"
-_PLAIN: Final = re.compile(rb"(type=[A-Z0-9_]++) msg=" + _STAMP)
-"""What auditd writes; anchored by `match`."""
+match_plain_header: Final = re.compile(rb"(type=[A-Z0-9_]++) msg=" + _STAMP).match
+"""The usual header of a line that auditd wrote; groups are `type=X` and stamp. For the hot loop."""
 
 _ANY: Final = re.compile(
     rb"(?:<[0-9]{1,3}>)?"  # syslog priority
@@ -45,6 +45,12 @@ _FIELD: Final = re.compile(r'(?<![^ ])([^ =]++)=("[^"]*+"|[^ ]*+)')
 
 _TOKEN: Final = re.compile(r'([^ =]++)(=?+)("[^"]*+"|[^ ]*+)')
 """As _FIELD, but words without a value come too."""
+
+_TOKEN_SINGLE: Final = re.compile(r"""([^ =]++)(=?+)("[^"]*+"|'[^']*+'|[^ ]*+)""")
+_SINGLE_QUOTING: Final = frozenset({"DM_CTRL", "DM_EVENT"})
+"""The device mapper writes `error_msg='...'`, with spaces."""
+
+_NESTED: Final = re.compile(r"(?<![^ ])msg='")
 
 _PLAIN_BODIES: Final = frozenset(
     {"SYSCALL", "PATH", "CWD", "EXECVE", "PROCTITLE", "SOCKADDR", "BPRM_FCAPS", "EOE", "OBJ_PID", "MMAP"}
@@ -169,11 +175,6 @@ def escape_bytes(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def match_plain_header(data: bytes) -> re.Match[bytes] | None:
-    """The usual header of a line that auditd wrote; groups are `type=X` and stamp. For the hot loop."""
-    return _PLAIN.match(data)
-
-
 def parse_header(data: bytes) -> Header | None:
     """Header of a line in any form that audit records are passed on in, None where it is no audit record.
 
@@ -212,14 +213,14 @@ def _parse_body(kind: str, text: str) -> list[Pair]:
 
 def _parse_loose_body(kind: str, text: str) -> list[Pair]:
     """Bodies that programs wrote: nested `msg='...'`, words between the fields, punctuation after values."""
-    if "msg='" in text:
-        before, _, nested = text.partition("msg='")
-        text = before + nested.rstrip().removesuffix("'")
+    nested = _NESTED.search(text)
+    if nested is not None:
+        text = text[: nested.start()] + text[nested.end() :].rstrip().removesuffix("'")
     pairs: list[Pair] = []
     if kind in _AVC_TYPES:
         text = _take_avc_verdict(text, pairs)
     previous = ""
-    for name, sign, value in _TOKEN.findall(text):
+    for name, sign, value in (_TOKEN if kind not in _SINGLE_QUOTING else _TOKEN_SINGLE).findall(text):
         if sign:
             pairs.append((_clean_name(name, previous), _clean_value(value)))
         elif pairs and pairs[-1][0] == "op" and not pairs[-1][1].startswith('"'):
@@ -236,9 +237,9 @@ def _clean_name(name: str, previous: str) -> str:
 
 
 def _clean_value(value: str) -> str:
-    if value.startswith('"') or value in {"(none)", "(null)"}:
+    if value.startswith(('"', "'")) or value in {"(none)", "(null)"}:
         return value
-    return value.rstrip(",:;)'")
+    return value.rstrip(",:;'" if "(" in value else ",:;)'")
 
 
 def _take_avc_verdict(text: str, pairs: list[Pair]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -14,14 +14,6 @@ _FIRST_EVENT_TYPE: Final = 1300
 _KERNEL_TYPE: Final = 2000
 _FIRST_ANOMALY_TYPE: Final = 2100
 
-ARCHITECTURES: Final = {
-    "c000003e": "x86_64",
-    "40000003": "i386",
-    "c00000b7": "aarch64",
-    "40000028": "arm",
-}
-"""AUDIT_ARCH_* of linux/audit.h, in hex as records write it, with libaudit's name."""
-
 
 class Tables(msgspec.Struct, frozen=True):
     """Everything that is generated. Numbers are keys as text, as in JSON."""
@@ -29,6 +21,8 @@ class Tables(msgspec.Struct, frozen=True):
     source: str
     """Versions of the tools that they were generated from."""
     types: dict[str, str]
+    architectures: dict[str, str]
+    """Name by AUDIT_ARCH_*, in hex as records write it."""
     syscalls: dict[str, dict[str, str]]
     """By architecture name, then number."""
     errno: dict[str, tuple[str, str]]
@@ -38,13 +32,14 @@ class Tables(msgspec.Struct, frozen=True):
     flags: dict[str, tuple[tuple[int, str], ...]]
     """By subject (`open`, `clone`...): bits and names. `open aarch64` and `open arm` where arm differs."""
     names: dict[str, dict[str, str]]
-    """By subject (`ptrace`, `family`...), then number."""
+    """By subject (`ptrace`, `family`...), then number. `option N` are those of the socket level N."""
 
 
 @functools.cache
 def load_tables() -> Tables:
     """The generated tables; read once, at the first question."""
-    data = resources.files("watchdogd.decode").joinpath("tables.json").read_bytes()
+    # Not importlib.resources: what it imports costs the daemon more than the tables do.
+    data = Path(__file__).with_name("tables.json").read_bytes()
     return msgspec.json.decode(data, type=Tables)
 
 
@@ -94,9 +89,14 @@ def names_of_types() -> dict[bytes, str]:
     return {name.encode(): name for name in load_tables().types.values()}
 
 
+def name_architecture(arch: str | None) -> str:
+    """Architecture by the record's `arch` (hex), the raw value where it is unknown, empty where there is none."""
+    return load_tables().architectures.get(arch, arch) if arch is not None else ""
+
+
 def name_syscall(arch: str | None, number: str | None) -> str | None:
     """Syscall by the record's `arch` (hex) and number, None where unknown."""
-    names = load_tables().syscalls.get(ARCHITECTURES.get(arch or "", ""))
+    names = load_tables().syscalls.get(name_architecture(arch))
     return names.get(number) if names is not None and number is not None else None
 
 

@@ -11,8 +11,9 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode.arguments import NAMES as ARGUMENTS
-from watchdogd.decode.arguments import interpret_argument, mode_waits_for_flags
+from watchdogd.decode.arguments import arguments_wait, describe_call, interpret_argument, mode_waits_for_flags
 from watchdogd.decode.interpret import interpret_value, is_several_keys, read_enriched, split_body
+from watchdogd.decode.tables import name_syscall
 
 if TYPE_CHECKING:
     from watchdogd.entities import FieldTriple
@@ -38,7 +39,9 @@ class _Words(dict[str, "FieldTriple"]):
         self._enriched = read_enriched(enriched)
         self._values = dict(word.split("=") for word in call)
         self._needing_call = ARGUMENTS if kind == "SYSCALL" else ()
+        self.is_named = name_syscall(self._values.get("arch"), self._values.get("syscall")) is not None
         self.mode_waits = mode_waits_for_flags(self._values)
+        self.arguments_wait = arguments_wait(self._values)
 
     def __missing__(self, word: str) -> FieldTriple:
         """Interpret a new word.
@@ -81,11 +84,14 @@ def _read_call(text: str) -> tuple[FieldTriple, ...] | None:
     if found is None:
         return None
     words = _find_words("SYSCALL", found.groups(), "")
+    if not words.is_named:
+        return None  # the recording host may have known its name
     try:
         triples = tuple(map(words.__getitem__, text.split(" ")))
     except LookupError:
         return None
-    if words.mode_waits and any("O_CREAT" in interpreted for _, _, interpreted in triples[2:9]):
+    creates = words.mode_waits and any("O_CREAT" in interpreted for _, _, interpreted in triples[2:9])
+    if creates or words.arguments_wait:
         return _complete(triples)
     return triples
 
@@ -108,12 +114,13 @@ def _look_up(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
 def _complete(triples: tuple[FieldTriple, ...]) -> tuple[FieldTriple, ...]:
     """Interpret the arguments anew: what the mode of an open means depends on its flags."""
     values = {name: raw for name, raw, _ in reversed(triples)}
-    return tuple(
-        [
-            (name, raw, interpret_argument(name, raw, values)) if name in ARGUMENTS else (name, raw, interpreted)
-            for name, raw, interpreted in triples
-        ]
-    )
+    completed: list[FieldTriple] = []
+    for name, raw, interpreted in triples:
+        if name in ARGUMENTS:
+            completed.append((name, raw, interpret_argument(name, raw, values)))
+        else:
+            completed.append((name, raw, (describe_call(raw, values) or raw) if name == "syscall" else interpreted))
+    return tuple(completed)
 
 
 @functools.lru_cache(maxsize=_CONTEXTS)
