@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import readme
+from tests.daemon import RULE
 from tests.host.machine import PROGRAM
 
 if TYPE_CHECKING:
@@ -160,6 +161,50 @@ def test_the_kernels_losses_are_written_by_root_and_read_by_the_daemon(boot_mach
     assert machine.run("journalctl", "--no-pager", "-q", "-u", "watchdogd-audit-status.service").stdout == ""
     machine.run("systemctl", "stop", "watchdogd")
     assert machine.show("watchdogd-audit-status.timer", "ActiveState") == "inactive"
+
+
+def test_rules_are_edited_live_inside_the_sandbox(boot_machine: BootMachine) -> None:
+    """inotify, the control socket, what is kept beside the database: all of it below the unit's restrictions."""
+    machine = boot_machine()
+    machine.run(PROGRAM, "install")
+    machine.run("systemctl", "start", "watchdogd")
+    packaged = json.loads(machine.run(PROGRAM, "status", "--format", "json").stdout)
+    assert packaged["folders"] == ["/usr/share/watchdogd/rules", "/etc/watchdogd/rules"]
+    assert packaged["active"] > 0
+    assert packaged["counters"].get("match_watch_errors_total", 0) == 0
+    rule = RULE.format(level="high")
+    machine.write("/etc/watchdogd/rules/own.yml", rule)
+    wait_for_said(machine, "reloaded: ", "1 added")
+    machine.write("/etc/watchdogd/rules/own.yml", rule + "nonsense: [\n")
+    wait_for_said(machine, "reload refused", "own.yml:")
+    assert "1 mistake in the files" in machine.show("watchdogd", "StatusText")
+    refused = machine.run(PROGRAM, "reload", check=False)
+    assert refused.returncode == 2
+    assert "own.yml:" in refused.stderr
+    machine.run("systemctl", "restart", "watchdogd")
+    now = json.loads(machine.run(PROGRAM, "status", "--format", "json").stdout)
+    assert (now["active"], now["last_load"]["accepted"]) == (packaged["active"] + 1, False)
+    machine.run("rm", "/etc/watchdogd/rules/own.yml")
+    machine.run(PROGRAM, "reload")
+    machine.run("systemctl", "reload", "watchdogd")
+    own = machine.run("setpriv", "--reuid=watchdogd", "--regid=watchdogd", "--clear-groups", PROGRAM, "status")
+    assert "rules" in own.stdout
+    stranger = machine.run("setpriv", "--reuid=nobody", "--clear-groups", PROGRAM, "status", check=False)
+    assert stranger.returncode == 2
+    assert "root" in stranger.stderr
+    memory_kb = machine.run("sh", "-c", "grep VmRSS /proc/$(systemctl show -P MainPID watchdogd)/status").stdout.split()
+    assert int(memory_kb[1]) < 64 * 1024
+    machine.run("systemctl", "stop", "watchdogd")
+    assert machine.run("ls", "-A", "/var/lib/watchdogd").stdout.count(".rules-") == 2
+
+
+def wait_for_said(machine: Machine, *texts: str) -> None:
+    """Until a message of the daemon holds the texts."""
+    said = "journalctl --no-pager -q -u watchdogd"
+    filters = "".join(f" | grep -F -e {shlex.quote(text)}" for text in texts[:1])
+    machine.run("sh", "-c", f"for i in $(seq 200); do {said}{filters} >/dev/null && break; sleep 0.1; done")
+    journal = machine.run(*said.split()).stdout
+    assert all(text in journal for text in texts), journal
 
 
 def test_installed_enabled_and_alerting(auditd: Auditd, boot_machine: BootMachine, receiver: Receiver) -> None:
