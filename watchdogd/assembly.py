@@ -74,7 +74,7 @@ async def build_pipeline(
         host=socket.gethostname(),
         counters=counters,
     )
-    engine.correlator.restore(await store.load_correlations())
+    engine.correlator.restore(await store.load_correlations(), clock.now_ms())
     repeats = Repeats()
     judge = Judge(
         Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),

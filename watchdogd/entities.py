@@ -341,6 +341,9 @@ class Alert(msgspec.Struct, frozen=True):
     count: int = 1
     late: bool = False
     verdict: Verdict | None = None
+    is_correlation: bool = False
+    """Events that mean something together: `matched` is what they have in common, and how many there are at last (with
+    `+` where there may be more). All else is the completing event's."""
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -118,7 +118,23 @@ def draw_on_terminal(alert: Alert, width: int) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
 
 
-@pytest.mark.parametrize(("name", "alert"), [("alert", make_alert()), ("metric_alert", make_metric_alert())])
+def make_correlation_alert() -> Alert:
+    """Several events that belong together; the process is the last one's."""
+    matched = {"User": "www-data", "Sou\x1brceIp": "10.0.0.1\n", "count": "11+"}
+    events = tuple(EventId("audit", "web01", 1_795_376_943_007 + number, 265_500 + number) for number in range(11))
+    return replace(
+        make_alert(), is_correlation=True, matched=matched, first_seen_ms=1_795_376_943_007, events=events
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "alert"),
+    [
+        ("alert", make_alert()),
+        ("metric_alert", make_metric_alert()),
+        ("correlation_alert", make_correlation_alert()),
+    ],
+)
 def test_an_alert_as_it_is_printed(name: str, alert: Alert, *, update_golden: bool) -> None:
     golden = GOLDEN / f"{name}.txt"
     terminal = "\n".join(line.rstrip() for line in draw_on_terminal(alert, 72).splitlines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import signal
 import sqlite3
@@ -35,7 +36,34 @@ detection:
         Image: /opt/evil/implant
     condition: selection
 """
+NEVER_ID, ONCE_ID = "5d1f0a52-6f0c-4f0e-9a53-9a7f6a2c1e11", "5d1f0a52-6f0c-4f0e-9a53-9a7f6a2c1e12"
+ENOUGH = 60
+"""More implants than one life of the daemon sees."""
+CORRELATIONS = f"""
+title: One implant counted twice
+id: {NEVER_ID}
+level: high
+correlation:
+  type: event_count
+  rules: [{RULE_ID}]
+  group-by: [CommandLine]
+  timespan: 1h
+  condition: {{gte: 2}}
+  generate: true
+---
+title: Many implants
+id: {ONCE_ID}
+level: high
+correlation:
+  type: event_count
+  rules: [{RULE_ID}]
+  group-by: [Image]
+  timespan: 1h
+  condition: {{gte: {ENOUGH}}}
+  generate: true
+"""
 KILLS = 50
+CORRELATION_KILLS = 10
 CONTROL_KILLS = 12
 SETTLE_S = 120
 
@@ -78,6 +106,10 @@ def start_daemon(program: list[str], config: Path, log: Path) -> subprocess.Pope
 def read_expected(path: Path) -> set[str]:
     rows = (line.split() for line in path.read_text().splitlines())
     return {hashlib.sha256(f"{RULE_ID}\naudit||{time_ms}|{serial}|".encode()).hexdigest() for time_ms, serial in rows}
+
+
+def read_times(path: Path) -> set[int]:
+    return {int(line.split()[0]) for line in path.read_text().splitlines()}
 
 
 def torment(
@@ -136,6 +168,23 @@ def test_fifty_kills_lose_nothing(tmp_path: Path, receiver: Receiver) -> None:
     assert set(rows) == expected
     assert expected == read_ids(receiver).keys()
     assert all(len(ids) == 1 for ids in read_ids(receiver).values())
+
+
+@pytest.mark.slow
+def test_kills_make_correlations_neither_forget_nor_count_twice(tmp_path: Path, receiver: Receiver) -> None:
+    config = prepare(tmp_path, receiver.url)
+    (tmp_path / "rules" / "together.yml").write_text(CORRELATIONS)
+    expected, rows = torment(tmp_path, ["-m", "watchdogd"], config, CORRELATION_KILLS, receiver)
+    assert len(expected) > ENOUGH
+    with sqlite3.connect(tmp_path / "state" / "watchdogd.db") as database:
+        found = database.execute("SELECT id, document FROM alerts WHERE rule_id <> ?", (RULE_ID,)).fetchall()
+    database.close()
+    ((alert_id, document),) = found
+    alert = json.loads(document)
+    assert set(rows) == {*expected, alert_id}
+    assert (alert["rule"]["id"], alert["matched"]["count"]) == (ONCE_ID, str(ENOUGH))
+    assert {event["time_ms"] for event in alert["events"]} <= read_times(tmp_path / "expected")
+    assert len({event["serial"] for event in alert["events"]}) == ENOUGH
 
 
 @pytest.mark.slow

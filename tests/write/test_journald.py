@@ -56,6 +56,12 @@ def test_fields_of_a_full_alert(make_alert: Callable[..., Alert]) -> None:
     }
 
 
+def test_a_correlation_has_a_field_of_its_own(make_alert: Callable[..., Alert]) -> None:
+    assert "WATCHDOGD_CORRELATION" not in journal_fields(make_alert(), "alert")
+    fields = journal_fields(make_alert(is_correlation=True, matched={"User": "bob", "sum": "7.5"}), "alert")
+    assert fields["WATCHDOGD_CORRELATION"] == 'sum 7.5 in 0.005 s, User "bob"'
+
+
 def test_nothing_known_leaves_fields_out(make_alert: Callable[..., Alert]) -> None:
     fields = journal_fields(make_alert(process=None, lineage=(), verdict=None, events=(), reasons=()), "alert")
     assert fields["WATCHDOGD_VERDICT"] == "untriaged"

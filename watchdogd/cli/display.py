@@ -11,7 +11,7 @@ from rich.text import Text
 
 from watchdogd.entities import Label, Level
 from watchdogd.write.formats.ecs import format_time
-from watchdogd.write.formats.text import command_line, escape_controls
+from watchdogd.write.formats.text import command_line, describe_correlation, escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ _VALUE_CHARS = 400
 _ANCESTOR_CHARS = 100
 _ANCESTORS = 6
 _TARGETS = ("DestinationIp", "DestinationPort", "DestinationHostname", "Operation", "Syscall")
+_SERIALS = 4
 _NAME_WIDTH = 8
 
 Row = tuple[str, str, str]
@@ -93,6 +94,8 @@ def _list_rows(alert: Alert) -> Iterator[Row]:
         yield from _list_metric_rows(alert.fields)
     if alert.host:
         yield "host", _clean(alert.host), ""
+    if together := describe_correlation(alert):
+        yield "together", _clean(together), "bold"
     if alert.process is not None:
         yield "who", _describe_user(alert.process), ""
         yield "did", _describe_command(alert.process), "bold"
@@ -102,7 +105,8 @@ def _list_rows(alert: Alert) -> Iterator[Row]:
         yield "from", _describe_lineage(alert.lineage), ""
     yield from _list_verdict_rows(alert.verdict)
     yield "evidence", f"{alert.evidence_score:.2f}  {_clean('; '.join(alert.reasons))}", ""
-    events = ", ".join(str(event.serial) for event in alert.events if event.serial)
+    serials = [str(event.serial) for event in alert.events if event.serial]
+    events = ", ".join([serials[0], "...", *serials[-_SERIALS:]] if len(serials) > _SERIALS + 1 else serials)
     times = f"  seen {alert.count} times" if alert.count > 1 else ""
     techniques = _clean(" ".join(alert.rule.techniques))
     yield "alert", f"{alert.id[:16]}{f'  event {events}' if events else ''}{times}  {techniques}".rstrip(), "dim"

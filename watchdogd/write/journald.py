@@ -24,6 +24,7 @@ from watchdogd.write.formats.text import (
     command_line,
     cut_text,
     describe_actor,
+    describe_correlation,
     describe_lineage,
     escape_controls,
 )
@@ -73,6 +74,7 @@ def journal_fields(alert: Alert, kind: str) -> dict[str, str]:
         "WATCHDOGD_SUMMARY": verdict.summary if verdict else None,
         "WATCHDOGD_TECHNIQUE": " ".join(alert.rule.techniques),
         "WATCHDOGD_GROUP": alert.group_key,
+        "WATCHDOGD_CORRELATION": describe_correlation(alert),
         "WATCHDOGD_COUNT": str(alert.count),
         "WATCHDOGD_LATE": "true" if alert.late else "false",
         "WATCHDOGD_EVENT_ID": None if last is None else event_text(last),

@@ -111,7 +111,20 @@ def test_the_schema_refuses_keys_it_does_not_know(make_alert: Callable[..., Aler
     assert not VALIDATOR.is_valid(document)
 
 
-@pytest.mark.parametrize("key", ["late", "verdict", "lines", "group_key"])
+def test_a_correlation_tells_its_group_and_its_number(make_alert: Callable[..., Alert]) -> None:
+    plain = as_json(make_alert())["watchdogd"]
+    assert isinstance(plain, dict)
+    assert plain["correlation"] is None
+    matched = {"User": "b\udcffob", "SourceIp": "10.0.0.1", "count": "11+"}
+    document = as_json(make_alert(is_correlation=True, matched=matched))
+    VALIDATOR.validate(document)
+    own = document["watchdogd"]
+    assert isinstance(own, dict)
+    group = {"User": "b\\xffob", "SourceIp": "10.0.0.1"}
+    assert own["correlation"] == {"measure": "count", "number": "11+", "group": group}
+
+
+@pytest.mark.parametrize("key", ["late", "verdict", "lines", "group_key", "correlation"])
 def test_the_schema_misses_a_key_under_watchdogd(make_alert: Callable[..., Alert], key: str) -> None:
     document = as_json(make_alert())
     own = document["watchdogd"]

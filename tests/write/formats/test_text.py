@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdogd.write.formats.text import alert_line, cut_text, escape_controls, escape_surrogates, quote_text
+from watchdogd.write.formats.text import (
+    alert_line,
+    cut_text,
+    describe_correlation,
+    escape_controls,
+    escape_surrogates,
+    quote_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +123,14 @@ def test_what_failed_is_said_to_have_failed(make_alert: Callable[..., Alert]) ->
     fields = {"TargetFilename": "/etc/shadow"}
     line = alert_line(make_alert(category="file_access", action="read", outcome="failure", fields=fields))
     assert 'read "/etc/shadow" (failed) with' in line
+
+
+def test_what_belongs_together_is_said_with_its_number_and_time(make_alert: Callable[..., Alert]) -> None:
+    assert describe_correlation(make_alert()) == ""
+    matched = {"User": 'bo"b\n', "count": "5"}
+    alert = make_alert(is_correlation=True, matched=matched, first_seen_ms=1_000, last_seen_ms=13_300)
+    assert describe_correlation(alert) == r'count 5 in 12.3 s, User "bo\"b\n"'
+    assert r'; together: count 5 in 12.3 s, User "bo\"b\n"; ' in alert_line(alert)
 
 
 def test_late_and_repeated_are_said(make_alert: Callable[..., Alert]) -> None:

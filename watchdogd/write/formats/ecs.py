@@ -146,6 +146,7 @@ def _own(alert: Alert) -> Document:
         "first_seen": format_time(alert.first_seen_ms),
         "last_seen": format_time(alert.last_seen_ms),
         "late": alert.late,
+        "correlation": _correlation(alert),
         "events": [_event_id(event_id) for event_id in alert.events],
         "lineage": [_ancestor(process) for process in alert.lineage],
         "evidence_score": alert.evidence_score,
@@ -153,6 +154,14 @@ def _own(alert: Alert) -> Document:
         "verdict": _verdict(alert.verdict or _NO_VERDICT),
         "lines": [_text(line) for line in alert.lines],
     }
+
+
+def _correlation(alert: Alert) -> Document | None:
+    """What the events of a correlation have in common, and the number that it asks for."""
+    if not alert.is_correlation or not alert.matched:
+        return None
+    *group, (name, number) = alert.matched.items()
+    return {"measure": name, "number": _text(number), "group": {field: _text(value) for field, value in group}}
 
 
 def _event_id(event_id: EventId) -> Document:

@@ -100,6 +100,8 @@ def alert_line(alert: Alert) -> str:
     What we know stands first, what an attacker may have written stands behind it and in quotes.
     """
     parts = [f"{alert.level}, {_verdict_words(alert)}: {escape_controls(alert.rule.title)}: {describe_deed(alert)}"]
+    if alert.is_correlation:
+        parts.append(f"together: {describe_correlation(alert)}")
     if alert.count > 1:
         parts.append(f"seen {alert.count} times")
     if alert.late:
@@ -119,6 +121,16 @@ def _verdict_words(alert: Alert) -> str:
         return f"untriaged ({score})"
     sure = "" if verdict.confidence is None else f" {verdict.confidence:.0%}"
     return f"{verdict.label}{sure} ({score})"
+
+
+def describe_correlation(alert: Alert) -> str:
+    """How many events in which time, and what they have in common: `count 5 in 12.3 s, User "ann"`; else nothing."""
+    if not alert.is_correlation or not alert.matched:
+        return ""
+    *group, (name, number) = alert.matched.items()
+    span_s = max(0, alert.last_seen_ms - alert.first_seen_ms) / 1000
+    shared = [f"{escape_controls(field)} {quote_text(value)}" for field, value in group]
+    return ", ".join((f"{escape_controls(name)} {escape_controls(number)} in {span_s:g} s", *shared))
 
 
 def describe_deed(alert: Alert) -> str:
