@@ -192,6 +192,64 @@ def test_where_it_may_not_it_says_what_to_do(number: int, said: str, monkeypatch
         source.run(lambda _: None)
 
 
+class Socket:
+    """What the kernel lets an unprivileged reader do: CAP_AUDIT_READ, but not CAP_NET_ADMIN."""
+
+    def __init__(self, may_force: bool, may_join: bool) -> None:  # noqa: FBT001 - a fake
+        self._may_force, self._may_join = may_force, may_join
+        self.options: list[tuple[int, int]] = []
+        self.bound: tuple[int, int] | None = None
+        self.closed = False
+
+    def settimeout(self, timeout_s: float) -> None:
+        assert timeout_s == 0
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        assert level == socket.SOL_SOCKET
+        if option == SO_RCVBUFFORCE and not self._may_force:
+            raise PermissionError(errno.EPERM, "no")
+        self.options.append((option, value))
+
+    def getsockopt(self, *_: int) -> int:
+        return 0
+
+    def bind(self, address: tuple[int, int]) -> None:
+        if not self._may_join:
+            raise PermissionError(errno.EPERM, "no")
+        self.bound = address
+
+    def close(self) -> None:
+        self.closed = True
+
+
+SO_RCVBUFFORCE = 33
+
+
+@pytest.mark.parametrize(("may_force", "option"), [(True, SO_RCVBUFFORCE), (False, socket.SO_RCVBUF)])
+def test_it_asks_for_room_and_takes_what_it_may(
+    may_force: bool,  # noqa: FBT001 - a table
+    option: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without CAP_NET_ADMIN the kernel cuts SO_RCVBUF to net.core.rmem_max and says nothing."""
+    opened = Socket(may_force, may_join=True)
+    monkeypatch.setattr(socket, "socket", lambda *_: opened)
+    source = AuditNetlink(name_type, Counters(), StillClock())
+    source.open()
+    assert opened.options == [(option, 8 << 20)]
+    assert opened.bound == (0, 1)
+    source.close()
+    assert opened.closed
+
+
+def test_a_socket_that_may_not_join_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Socket(may_force=False, may_join=False)
+    monkeypatch.setattr(socket, "socket", lambda *_: opened)
+    with pytest.raises(SourceError, match="CAP_AUDIT_READ"):
+        AuditNetlink(name_type, Counters(), StillClock()).open()
+    assert opened.closed
+
+
 def test_stop_ends_a_run_that_waits() -> None:
     source = AuditNetlink(name_type, Counters(), StillClock())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
