@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from watchdogd.errors import Problem
     from watchdogd.reports import RuleName
 
-HELP = "have the running daemon load its configuration and rules, and wait for it"
+HELP = "load configuration and rules into the running daemon, and wait for it"
 
 TIMEOUT_S = 180.0
 EXIT_REFUSED = 2
