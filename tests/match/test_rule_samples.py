@@ -28,6 +28,11 @@ def ruleset() -> RuleSet:
     return load_rules([RULES])
 
 
+def list_alerting(ruleset: RuleSet) -> list[RuleBody | Correlation]:
+    everything: list[RuleBody | Correlation] = [*ruleset.bodies, *ruleset.correlations]
+    return [found for found in everything if not found.silent]
+
+
 @pytest.fixture(scope="module")
 def engine(ruleset: RuleSet) -> Engine:
     return Engine(ruleset)
@@ -56,22 +61,20 @@ def test_no_rule_leans_on_an_audit_key_or_on_a_recording() -> None:
 
 def test_no_sample_is_left_over(ruleset: RuleSet) -> None:
     assert find_leftovers([RULES]) == []
-    alerting = {Path(found.rule.path).stem for found in (*ruleset.bodies, *ruleset.correlations) if not found.silent}
+    alerting = {Path(found.rule.path).stem for found in list_alerting(ruleset)}
     assert {path.name for path in (RULES / "tests").iterdir()} >= alerting
 
 
 def test_every_rule_has_both_kinds_of_sample(ruleset: RuleSet) -> None:
-    everything: list[RuleBody | Correlation] = [*ruleset.bodies, *ruleset.correlations]
-    for found in everything:
+    for found in list_alerting(ruleset):
         names = {path.name[:5] for path in find_samples(found, [RULES])}
-        assert found.silent or names == {"fires", "quiet"}, found
+        assert names == {"fires", "quiet"}, found
 
 
 def test_every_sample_passes(ruleset: RuleSet) -> None:
     results = run_samples(ruleset, [RULES])
     assert [result for result in results if result.status != PASSED] == []
-    alerting = [found for found in (*ruleset.bodies, *ruleset.correlations) if not found.silent]
-    assert len(results) >= 2 * len(alerting)
+    assert len(results) >= 2 * len(list_alerting(ruleset))
 
 
 def test_every_metric_sample_fires_and_no_quiet_one_does(engine: Engine, ruleset: RuleSet) -> None:
