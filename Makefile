@@ -30,7 +30,7 @@ e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; 
 	@tools/setup.sh dev
 	$(PY) -m pytest -m host
 
-bench: ## CPU and memory beside laurel, ausearch and auparse (they need: apt-get install laurel auditd python3-audit)
+bench: ## CPU and memory beside laurel, ausearch, auparse and zargunlite (says what of these is missing)
 	@tools/setup.sh dev
 	@$(PY) -m benchmarks.main
 

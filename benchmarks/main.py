@@ -13,8 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.match import Runner, Work, ask_work, compare, list_runners
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
@@ -70,10 +73,14 @@ def measure(contestant: Contestant, log: Path) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
 
+def find_corpora() -> Path:
+    """The data beside the checkout."""
+    return Path(os.environ.get("WATCHDOGD_CORPORA", ROOT.parent / "shared" / "data"))
+
+
 def find_log(folder: Path) -> Path:
     """The volume log, unpacked into `folder`; by a child, so that this process stays small."""
-    corpora = Path(os.environ.get("WATCHDOGD_CORPORA", ROOT.parent / "shared" / "data"))
-    packed = corpora / "recorded" / "volume.log.xz"
+    packed = find_corpora() / "recorded" / "volume.log.xz"
     if not packed.is_file():
         sys.exit(f"{packed} is missing: set WATCHDOGD_CORPORA to the folder that holds recorded/")
     log = folder / "volume.log"
@@ -112,6 +119,41 @@ def list_peers(folder: Path) -> list[Contestant]:
     else:
         print("the Python auparse is missing: apt-get install python3-audit")
     return peers
+
+
+def find_sigmahq() -> Path | None:
+    """SigmaHQ's Linux rules, where the corpora are."""
+    folder = find_corpora() / "third_party" / "sigmahq"
+    return folder if folder.is_dir() else None
+
+
+def list_work(folder: Path, log: Path) -> list[Runner]:
+    """Those that matching is compared with; zargunlite's Python is that of the folder that WATCHDOGD_PEERS names."""
+    runners = [
+        Runner("laurel", "decodes, matches nothing", partial(_work, peer, log))
+        for peer in list_peers(folder)
+        if peer.name == "laurel"
+    ]
+    python = Path(os.environ.get("WATCHDOGD_PEERS", ROOT / ".venv-peers")) / "bin/python"
+    sigmahq = find_sigmahq()
+    if (
+        sigmahq is not None
+        and python.exists()
+        and succeeds([str(python), "-c", "import zargunlite, sigma.backends.sqlite"])
+    ):
+        command = [str(python), str(HERE / "feed_zargunlite.py"), str(sigmahq), str(log)]
+        runners.append(Runner("zargunlite", "each line a row in SQLite", partial(ask_work, command)))
+    else:
+        print(
+            "zargunlite is missing: python3 -m venv .venv-peers && "
+            ".venv-peers/bin/pip install zargunlite pysigma-backend-sqlite"
+        )
+    return runners
+
+
+def _work(peer: Contestant, log: Path) -> Work:
+    cost = measure(peer, log)
+    return Work(cost.cpu_s, cost.peak_kib, 0, 0)
 
 
 def succeeds(command: list[str]) -> bool:
@@ -191,6 +233,8 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "benchmarks.split", str(log)], check=True, cwd=ROOT)
         print()
         print_memory(log, folder)
+        print()
+        compare(list_runners(log, find_sigmahq(), ROOT / "rules", list_work(folder, log)))
 
 
 if __name__ == "__main__":
