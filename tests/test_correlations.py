@@ -11,6 +11,8 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.daemon import NO_PID, Daemon, make_exec_lines, wait_until
 from tests.host.receiver import Receiver
 
@@ -147,8 +149,9 @@ def test_replay_gives_the_same_each_time_and_says_so_in_words(tmp_path: Path) ->
     assert 'rules 2 in 52 s, session "3"' in text
 
 
-def test_state_outlives_a_killed_daemon(tmp_path: Path) -> None:
-    """The third event comes after the kill. The two before it are read again, and counted once."""
+@pytest.mark.parametrize("is_read_again", [False, True])
+def test_state_outlives_a_killed_daemon(tmp_path: Path, *, is_read_again: bool) -> None:
+    """The third event comes after the kill. The two before it count once, be they read again or not."""
     with Receiver() as receiver, Daemon(tmp_path, webhook_url=receiver.url) as daemon:
         (tmp_path / "rules" / "made.yml").write_text(RULES)
         daemon.log.write_bytes(make_log(("/opt/probe", 0), ("/opt/probe", 10)))
@@ -156,8 +159,9 @@ def test_state_outlives_a_killed_daemon(tmp_path: Path) -> None:
         query = "SELECT count(*) FROM correlations WHERE rule_id = ? AND updated_ms = ?"
         wait_until(lambda: ask(daemon, query, BURST, TIME_MS + 10_000) == [1], daemon)
         daemon.kill()
-        with closing(sqlite3.connect(daemon.database)) as database, database:
-            database.execute("UPDATE checkpoints SET offset = 0")
+        if is_read_again:
+            with closing(sqlite3.connect(daemon.database)) as database, database:
+                database.execute("UPDATE checkpoints SET offset = 0")
         daemon.append(make_exec_lines(3, TIME_MS + 20_000, "/opt/probe", pid=NO_PID + 3))
         daemon.start("--from-start")
         wait_until(lambda: bool(receiver.requests), daemon)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from watchdogd.entities import CorrelationRow, Event, EventId, Level, Match, Rule, View
 from watchdogd.errors import Place
 from watchdogd.match import correlate, syntax
-from watchdogd.match.correlate import LATE_MS, SETTLED_MS, Correlator, Hit
+from watchdogd.match.correlate import KEPT_MS, LATE_MS, SETTLED_MS, Correlator, Hit
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet
 from watchdogd.match.subject import ViewSubject
@@ -325,6 +325,16 @@ def test_quiet_groups_are_forgotten() -> None:
         bench.hit("a", number * 60_000, user=f"user{number}")
     gone = [row for row in bench.correlator.take_changes() if row.state is None]
     assert 80 < len(gone) < 100
+
+
+def test_groups_are_forgotten_where_nothing_happens_any_more() -> None:
+    bench = Bench(correlation("event_count", "a", bounds=gte(2)))
+    bench.hit("a", 0)
+    assert [row.state is None for row in bench.correlator.take_changes()] == [False]
+    bench.correlator.advance(SPAN_MS + KEPT_MS, is_wall=True)
+    assert bench.correlator.take_changes() == []
+    bench.correlator.advance(SPAN_MS + KEPT_MS + 1, is_wall=True)
+    assert [row.state for row in bench.correlator.take_changes()] == [None]
 
 
 def test_state_survives_and_events_read_again_change_nothing() -> None:

@@ -163,6 +163,7 @@ class Correlator:
 
     def take_changes(self) -> list[CorrelationRow]:
         """Groups that changed since the last call, and those that are gone (without a state)."""
+        self._sweep()
         rows = [CorrelationRow(rule_id, digest, write_key(key), None, 0) for rule_id, digest, key in self._gone]
         for number, key in self._dirty:
             running = self._running[number]

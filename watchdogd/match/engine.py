@@ -79,7 +79,7 @@ class Engine:
 
     def advance(self, time_ms: int, *, is_wall: bool = False) -> list[Firing]:
         """Correlations that hold because the window of their events has passed at this time (see Correlator)."""
-        return self.correlator.advance(time_ms, is_wall=is_wall) if self.correlator.waits else []
+        return self.correlator.advance(time_ms, is_wall=is_wall) if is_wall or self.correlator.waits else []
 
     def finish(self) -> list[Firing]:
         """Correlations that hold because there will be no more events."""
