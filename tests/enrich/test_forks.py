@@ -312,6 +312,22 @@ def test_live_fork_is_checked_against_proc(proc: FakeProc) -> None:
     assert right.lineage[0].key.start_ms == BASE_MS
 
 
+def test_live_thread_that_clone3_made_is_no_process(proc: FakeProc) -> None:
+    """clone3's flags are behind a pointer; /proc shows a thread under its own number, with its process's parent."""
+    tree = ProcessTree(proc.reader)
+    proc.add(10, 1, SHELL, start_s=5)
+    for child, owner in ((11, 10), (12, 12)):
+        proc.add(child, 1, SHELL, start_s=1000)
+        (proc.root / str(child) / "status").write_text(f"Name:\tx\nTgid:\t{owner}\nPid:\t{child}\nUid:\t0\t0\t0\t0\n")
+    story = [
+        write_syscall("clone3", 10, 1, SHELL, at_ms=1, code=11),
+        write_syscall("clone3", 10, 1, SHELL, at_ms=2, code=12),
+    ]
+    event = tell(*story, tree=tree)
+    assert event.process is not None
+    assert sorted(tree._nodes) == [1, 10, 12]
+
+
 def test_container_and_unit_reach_children_that_are_gone_before_they_are_looked_at(proc: FakeProc) -> None:
     container = "c" * 64
     proc.add(10, 1, SHELL, start_s=900, cgroup=f"0::/system.slice/docker-{container}.scope\n", session=3)

@@ -117,6 +117,8 @@ class ProcessTree:
         live = self._live.locate(child_pid) if self._live else None
         if live is not None and live.start_ms > time_ms + _START_TOLERANCE_MS:
             live = None  # the child is gone, and its number is somebody else's by now
+        if live is not None and self._live is not None and self._live.is_thread(child_pid):
+            return
         if not _believes(maker, ppid, live, time_ms):
             return
         process = replace(maker.process, key=self._make_key(child_pid, live, time_ms), pid=child_pid, ppid=ppid)

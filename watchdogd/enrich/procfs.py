@@ -96,6 +96,11 @@ class ProcReader:
         values, _ = self._read_stat(pid)
         return self._find_start_ms(values) if values else None
 
+    def is_thread(self, pid: int) -> bool:
+        """Whether this number is that of a further thread: /proc has those, too, and does not list them."""
+        owner = _read_status(f"{self._root}/{pid}/status").get("Tgid", "")
+        return owner.isdigit() and int(owner) != pid
+
     def _read_stat(self, pid: int) -> tuple[list[str], str]:
         stat = _read_text(f"{self._root}/{pid}/stat")
         # comm stands in parentheses and may itself hold spaces and parentheses: cut at the last one.
