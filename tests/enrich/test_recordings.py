@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.decode.ausearch import ask_ausearch
 from tests.enrich.recordings import enrich_log, is_exec, render_tree
 
 if TYPE_CHECKING:
@@ -90,3 +93,32 @@ def test_links_are_those_that_the_raw_fields_tell(corpora: Path) -> None:
     assert differences == []
     assert count > 3_000
     assert known > 0.6 * count
+
+
+LINK = re.compile(r" success=yes .* ppid=(\d+) pid=(\d+) ")
+EXECS = re.compile(r"^arch=\S+ syscall=execve(?:at)? ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("ausearch") is None and os.environ.get("CI") != "true",
+    reason="needs ausearch (apt-get install auditd)",
+)
+def test_links_are_those_that_auparse_reads(corpora: Path, tmp_path: Path) -> None:
+    """A second opinion on the links themselves: pid and PPID of each exec as `ausearch` (libauparse) prints them."""
+    log = tmp_path / "all.log"
+    parts = sorted((corpora / "recorded" / "logs").glob("*.log"))
+    log.write_bytes(b"".join(part.read_bytes() for part in parts))
+    theirs: dict[int, tuple[int, int]] = {}
+    for (serial, kind), bodies in ask_ausearch(log).items():
+        found = LINK.search(bodies[0]) if kind == "SYSCALL" and EXECS.match(bodies[0]) else None
+        if found is not None:
+            theirs[serial] = (int(found[2]), int(found[1]))
+    ours: dict[int, tuple[int, int | None]] = {}
+    for part in parts:
+        for event in filter(is_exec, enrich_log(part)):
+            assert event.process is not None
+            ours[event.id.serial] = (event.process.pid, event.process.ppid)
+            assert not event.lineage or event.lineage[0].pid == event.process.ppid
+    assert ours == theirs
+    assert len(ours) > 2_000
