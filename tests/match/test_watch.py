@@ -118,7 +118,7 @@ class Watched:
     async def running(self) -> Any:  # noqa: ANN401 - an async context manager
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.watcher.run())
-            while not self.watcher._watches:  # noqa: ASYNC110 - a thread makes them
+            while not self.watcher._watched:  # noqa: ASYNC110 - a thread makes them
                 await asyncio.sleep(0.01)
             yield
             task.cancel()

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from watchdog import events
 from watchdog.observers import Observer
@@ -22,7 +22,7 @@ from watchdogd.match.files import find_layers
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from watchdog.observers.api import BaseObserver, ObservedWatch
+    from watchdog.observers.api import BaseObserver
 
     from watchdogd.telemetry import Counters
 
@@ -56,11 +56,14 @@ class Target(NamedTuple):
     recursive: bool
 
 
+Targets: TypeAlias = "dict[Target, frozenset[tuple[int, int] | str]]"
+
+
 class Look(NamedTuple):
     """How the files are now: `fingerprint` is equal where nothing has changed."""
 
     fingerprint: str
-    targets: dict[Target, frozenset[tuple[int, int] | str]]
+    targets: Targets
     """What to watch to hear of the next change; each with the folders or the names that it stands for."""
 
 
@@ -81,7 +84,7 @@ def look(folders: Sequence[Path], files: Sequence[Path]) -> Look:
             _trace(path, names)
     lines = [str(problem) for problem in problems]
     lines += [f"{os.fsencode(path)!r} {_read_state(path)}" for path in (*paths, *files)]
-    targets: dict[Target, frozenset[tuple[int, int] | str]] = {
+    targets: Targets = {
         Target(root, recursive=True): frozenset({_identify(root), *found}) for root, found in below.items()
     }
     targets |= {Target(path, recursive=False): frozenset(found) for path, found in names.items()}
@@ -163,7 +166,7 @@ class RuleWatcher:
         self._poll_s = poll_s
         self._wake = asyncio.Event()
         self._observer: BaseObserver | None = None
-        self._watches: dict[Target, tuple[ObservedWatch, frozenset[tuple[int, int] | str]]] = {}
+        self._watched: Targets = {}
         self._complained = False
 
     async def run(self) -> None:
@@ -214,35 +217,39 @@ class RuleWatcher:
         """Look, and watch what there is to watch; look again for what changed before the kernel was asked to tell."""
         now = self._look()
         wanted = dict(sorted(now.targets.items(), key=lambda item: (not item[0].recursive, item[0].path))[:WATCHES])
-        stale = [target for target, (_, found) in self._watches.items() if wanted.get(target) != found]
-        fresh = [target for target in wanted if target not in self._watches or target in stale]
+        if wanted == self._watched:
+            return now
         try:
-            for target in stale:
-                self._unschedule(target)
-            for target in fresh:
-                self._schedule(target, wanted[target], wake)
+            observer = _observe(wanted, wake)
         except OSError as error:
             self._counters.add("match_watch_errors_total")
             if not self._complained:
                 log.warning("changes of rules are found every %.0f s only, no inotify: %s", self._poll_s, error)
             self._complained = True
-        return self._look() if fresh else now
+        else:
+            former, self._observer, self._watched = self._observer, observer, wanted
+            if former is not None:
+                former.stop()
+        return self._look()
 
-    def _schedule(self, target: Target, found: frozenset[tuple[int, int] | str], wake: Callable[[], None]) -> None:
-        if self._observer is None:
-            observer = Observer()
-            observer.start()
-            self._observer = observer
-        handler = _Handler(None if target.recursive else {name for name in found if isinstance(name, str)}, wake)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile: whoever took it is heard
-            watch = self._observer.schedule(handler, str(target.path), recursive=target.recursive, event_filter=_WAKING)
-            self._watches[target] = (watch, found)
 
-    def _unschedule(self, target: Target) -> None:
-        watch, _ = self._watches.pop(target)
-        if self._observer is not None:
-            with contextlib.suppress(KeyError):  # it ended by itself when its folder was deleted
-                self._observer.unschedule(watch)
+def _observe(targets: Targets, wake: Callable[[], None]) -> BaseObserver:
+    """All watches anew, while the former ones still tell: so there is no gap, whatever became of a folder.
+
+    Raises OSError where the kernel gives no more watches.
+    """
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)  # it complains where a watch ends; we look anyway
+    observer = Observer()
+    observer.start()
+    try:
+        for target, found in targets.items():
+            handler = _Handler(None if target.recursive else {name for name in found if isinstance(name, str)}, wake)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile; its parent tells more
+                observer.schedule(handler, str(target.path), recursive=target.recursive, event_filter=_WAKING)
+    except OSError:
+        observer.stop()
+        raise
+    return observer
 
 
 class _Handler(events.FileSystemEventHandler):
