@@ -19,6 +19,7 @@ from watchdogd.decode.repeats import Repeats
 from watchdogd.decode.tables import name_type
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
+from watchdogd.enrich.hosts import choose_node
 from watchdogd.enrich.identity import Identity, look_up_host_user
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
@@ -175,7 +176,7 @@ class AuditSources:
         tail = reopen(ledger.checkpoint())
         try:
             point = await asyncio.to_thread(tail.resume_point)
-            self._node = choose_node(await asyncio.to_thread(warm, pipeline.judge, tail))
+            self._node = choose_node(await asyncio.to_thread(warm, pipeline.judge, tail), socket.gethostname())
         except SourceError as error:
             log.error("%s", error)
             tail.close()
@@ -218,17 +219,6 @@ def warm(judge: Judge, tail: AuditLogTail) -> set[str | None]:
     for records in tail.history():
         nodes |= judge.warm(records, decoder)
     return nodes
-
-
-def choose_node(nodes: set[str | None]) -> str | None:
-    """The node's name that auditd writes for this host, None where it writes none.
-
-    A log that holds other hosts' events, too, has ours under the host's own name, or cannot tell.
-    """
-    host = socket.gethostname()
-    if host in nodes:
-        return host
-    return next(iter(nodes)) if len(nodes) == 1 else None
 
 
 def is_missing(path: Path) -> bool:

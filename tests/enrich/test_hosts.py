@@ -12,7 +12,7 @@ from tests.enrich.test_procfs import FakeProc
 from watchdogd.decode.decoder import Decoder
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
-from watchdogd.enrich.hosts import HOSTS_LIMIT
+from watchdogd.enrich.hosts import HOSTS_LIMIT, choose_node
 from watchdogd.enrich.identity import Identity
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
@@ -184,3 +184,20 @@ def test_an_account_by_number_gets_its_name_on_its_own_host_alone(daemon: Daemon
 def test_a_number_that_was_typed_as_an_account_is_no_id(daemon: Daemon) -> None:
     fields = daemon.hear(report_login("", 'acct="1001"')).views[0].fields
     assert (fields["User"], fields["SubjectUser"]) == ("1001", "alice")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "chosen"),
+    [
+        (set(), None),
+        ({None}, None),
+        ({"192.0.2.7"}, "192.0.2.7"),
+        ({"web01", "db01"}, "web01"),
+        ({"Web01", "web01.example.org", None}, "Web01"),
+        ({"web01.example.org", "db01.example.org"}, "web01.example.org"),
+        ({None, "db01"}, None),
+        ({"192.0.2.7", "192.0.2.8"}, None),
+    ],
+)
+def test_the_sockets_events_get_the_name_that_the_log_has_for_us(nodes: set[str | None], chosen: str | None) -> None:
+    assert choose_node(nodes, "web01") == chosen

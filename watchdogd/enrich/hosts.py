@@ -26,7 +26,7 @@ class Hosts:
     def __init__(self, tree: ProcessTree, counters: Counters, *, host: str | None) -> None:
         self._tree = tree
         self._counters = counters
-        self._host = host.casefold() if host else None
+        self._host = host
         self._own_node: str | None = None
         self._certainty = _NONE
         self._others: OrderedDict[str, ProcessTree] = OrderedDict()
@@ -60,7 +60,7 @@ class Hosts:
 
     def _weigh(self, node: str | None) -> None:
         """Take this node for ours if it is likelier than what we had."""
-        certainty = self._rate(node)
+        certainty = rate_node(node, self._host or "")
         if certainty <= self._certainty:
             return
         if self._certainty and node != self._own_node:
@@ -69,15 +69,24 @@ class Hosts:
         if node is not None:
             self._others.pop(node, None)
 
-    def _rate(self, node: str | None) -> int:
-        if node is None:
-            return _LIKELY
-        name, host = node.casefold(), str(self._host)
-        if name == host:
-            return _EXACT
-        return _LIKELY if name.startswith(f"{host}.") or host.startswith(f"{name}.") else _FIRST
-
 
 def _has_place(event: Event) -> bool:
     """Whether it was read from the log, where a node's name would stand; the kernel's socket has none."""
     return bool(event.records) and event.records[0].position is not None
+
+
+def rate_node(node: str | None, host: str) -> int:
+    """How likely lines of this node are those of the host that has this name: the higher, the likelier."""
+    if node is None:
+        return _LIKELY
+    name, host = node.casefold(), host.casefold()
+    if name == host:
+        return _EXACT
+    return _LIKELY if name.startswith(f"{host}.") or host.startswith(f"{name}.") else _FIRST
+
+
+def choose_node(nodes: set[str | None], host: str) -> str | None:
+    """The node's name that auditd writes for this host, None where it writes none or that cannot be told."""
+    rates = {node: rate_node(node, host) for node in nodes}
+    best = [node for node, rate in rates.items() if rate == max(rates.values())]
+    return best[0] if len(best) == 1 else None
