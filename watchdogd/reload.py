@@ -11,6 +11,7 @@ import msgspec
 from watchdogd.assembly import build_sinks, build_triager, choose_give_up_s, choose_routes
 from watchdogd.errors import Place, Problem, ProblemsError
 from watchdogd.loading import log_load
+from watchdogd.memory import freeze_memory
 from watchdogd.notify import notify
 from watchdogd.triage.policy import Policy
 
@@ -99,6 +100,7 @@ class Reloader:
             log.warning("changes of sources, store and control need a restart: systemctl restart watchdogd")
         apply_log_level(fresh.log.level)
         pipeline.judge.replace_engine(self._loader.take_engine())
+        freeze_memory()
         if fresh.triage != config.triage:
             retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)
             if retired is not None:

@@ -19,6 +19,7 @@ from watchdogd.errors import StoreError
 from watchdogd.loading import Loader, check_samples, log_load
 from watchdogd.match.files import show_path
 from watchdogd.match.watch import RuleWatcher
+from watchdogd.memory import freeze_memory
 from watchdogd.notify import notify, read_watchdog_interval_s
 from watchdogd.ports import SystemClock
 from watchdogd.reload import Reloader, apply_log_level
@@ -106,6 +107,7 @@ class Service:
                 interval_s = config.sources.host_metrics.interval_s
                 workers.append(start(pipeline.sample(metrics, interval_s), name="host metrics"))
             workers.append(start(pipeline.sample(losses, STATUS_EVERY_S), name="kernel losses"))
+            freeze_memory()
             notify("READY=1", f"STATUS={reloader.describe()}")
             log.info("ready: %d rules active, %d inactive", loaded.report.active, loaded.report.inactive)
             await self._stop.wait()

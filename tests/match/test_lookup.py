@@ -17,6 +17,7 @@ from watchdogd.decode.decoder import Decoder
 from watchdogd.entities import Event, EventId, Level, Record, Rule, View
 from watchdogd.errors import Place
 from watchdogd.match import lookup, syntax
+from watchdogd.match import tables as match_tables
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
 from watchdogd.match.syntax import MANY, Junction, Named, Not, Number, Pattern, RuleBody, Test, Text
@@ -257,6 +258,7 @@ def make_lines(prefix: str, suffix: str, number: int, key: str, arch: str, call:
         ("6101626F6F", "c000003e", 105),
         ("(null)", "40000003", 102),
         ("(null)", "40000003", 117),
+        ("(null)", "c000003e", 9999),
     ],
 )
 def test_every_part_of_a_line_and_every_field_is_found(
@@ -356,6 +358,18 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         found += [(number, match.category) for match in engine.judge(event)]
         assert count_remembered(engine) < 3 * 20_000
     assert found == [(777, "auditd"), (777, "process_creation")]
+
+
+@pytest.mark.parametrize("limits", [(1 << 10,), (1 << 10, 1 << 20), ()])
+def test_without_room_for_an_automaton_all_rules_are_asked(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(match_tables, "_AUTOMATON_BYTES", limits)
+    tests = [Test("F", (Text((MANY, f"needle {number} of many", MANY)),)) for number in range(300)]
+    engine = Engine(make_ruleset(*(("process_creation", {"x": test}, Named("x")) for test in tests)))
+    view = View("process_creation", "exec", "success", {"F": "a Needle 77 of many"})
+    (match,) = engine.judge(Event(EventId("audit", None, 0, 0), "audit", views=(view,)))
+    assert match.rule.id == "77"
 
 
 def test_registers_are_read_as_what_the_index_believes_them_to_be() -> None:

@@ -53,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
     from watchdogd.cli.progress import ReadProgress  # noqa: PLC0415
     from watchdogd.config import load_config  # noqa: PLC0415
     from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
+    from watchdogd.memory import freeze_memory  # noqa: PLC0415
     from watchdogd.telemetry import Counters  # noqa: PLC0415
 
     config = load_config(args.config, environ=os.environ, overrides={})
     rules = load_sources(choose_sources(config, args.rules, Path.cwd()))
     counters = Counters()
     judge = build_judge(rules, counters)
+    freeze_memory()
     show = print_json if args.format == "json" else print_text
     try:
         with ReadProgress(args.files) as progress:

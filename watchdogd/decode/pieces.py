@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from watchdogd.decode import tables
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from watchdogd.entities import FieldTriple
 
-_INODE: Final = b" inode="
+_PATH: Final = re.compile(rb'(item=[0-9]++ name="[^" \x1d]*+" inode=)[0-9]++( .*)', re.DOTALL)
 _CALL_FIELDS: Final = VOLATILE_FIELDS["SYSCALL"] | {"arch", "syscall", "success"}
 _CARRIERS: Final = frozenset({"socketcall", "ipc"})
 """Calls of which the first argument, which is volatile, says what they do."""
@@ -23,13 +24,8 @@ def cut_path(data: bytes, body_at: int) -> tuple[bytes, ...]:
     """Pieces of a PATH record; see `entities.AuditRecord.pieces`."""
     if not data.startswith(b"type="):
         return ()
-    name_end = data.find(_INODE, body_at) + len(_INODE)
-    rest_at = data.find(b" ", name_end)
-    if rest_at > name_end >= body_at + len(_INODE) and data[name_end:rest_at].isdigit():
-        name = data[body_at:name_end]
-        if name.count(b'"') == 2 and name.endswith(b'" inode='):  # noqa: PLR2004 - a pair
-            return name, data[rest_at:]
-    return (data[body_at:],)
+    found = _PATH.match(data, body_at)
+    return (data[body_at:],) if found is None else found.group(1, 2)
 
 
 def read_alone(
@@ -37,9 +33,12 @@ def read_alone(
 ) -> tuple[FieldTriple, ...] | None:
     """Fields of a piece; None where what they mean depends on another piece."""
     if kind == "SYSCALL":
-        if piece.startswith(b"auid=") and any(name in _CALL_FIELDS for name, _ in pairs):
-            return None
-        values = dict(pairs)
-        if tables.name_syscall(values.get("arch"), values.get("syscall")) in _CARRIERS:
-            return None
+        if piece.startswith(b"auid="):
+            if any(name in _CALL_FIELDS for name, _ in pairs):
+                return None
+        else:
+            values = dict(pairs)
+            call = tables.name_syscall(values.get("arch"), values.get("syscall"))
+            if call is None or call in _CARRIERS:
+                return None
     return interpret_fields(kind, pairs, enriched)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _DEPTH = 3
 """How many sets of atoms of a rule are asked for; the rule itself is asked in any case."""
-_AUTOMATON_BYTES = 256 << 20
-"""Upper bound, not what is taken; RE2 needs room for 20 states or it refuses (which is checked)."""
+_AUTOMATON_BYTES = (4 << 20, 16 << 20, 64 << 20, 256 << 20)
+"""What RE2 may take, the least that will do: it fills its room with states and then begins anew."""
 
 
 class Masks:
@@ -64,20 +64,30 @@ class Parts:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._size = len(texts)
-        options = re2.Options()
-        options.literal = True
-        options.never_capture = True
-        options.log_errors = False
-        options.max_mem = _AUTOMATON_BYTES
-        self._set = re2.Set.SearchSet(options)
-        for text in texts:
-            self._set.Add(_encode(text))
-        self._set.Compile()
-        self._works = all(place in (self._set.Match(_encode(text)) or ()) for place, text in enumerate(texts))
+        built = (_build_automaton(texts, limit) for limit in _AUTOMATON_BYTES)
+        self._set = next((automaton for automaton in built if automaton is not None), None)
 
     def find(self, folded: str) -> Iterable[int]:
         """Places of the texts that occur; all of them where RE2 has refused to build the automaton."""
-        return self._set.Match(_encode(folded)) or () if self._works else range(self._size)
+        return range(self._size) if self._set is None else self._set.Match(_encode(folded)) or ()
+
+
+def _build_automaton(texts: Sequence[str], limit_bytes: int) -> re2.Set | None:
+    """None where RE2 has not the room for it; it needs that of 20 states, and fails silently without."""
+    options = re2.Options()
+    options.literal = True
+    options.never_capture = True
+    options.log_errors = False
+    options.max_mem = limit_bytes
+    automaton = re2.Set.SearchSet(options)
+    for text in texts:
+        automaton.Add(_encode(text))
+    try:
+        automaton.Compile()
+    except re2.error:
+        return None
+    works = all(place in (automaton.Match(_encode(text)) or ()) for place, text in enumerate(texts))
+    return automaton if works else None
 
 
 class Patterns:
