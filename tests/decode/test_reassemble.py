@@ -188,6 +188,29 @@ def test_a_duplicate_is_counted_and_its_position_ignored() -> None:
     assert counters.get("decode_duplicate_records_total") == 1
 
 
+def test_lines_of_equal_length_are_told_apart() -> None:
+    lines = make_event(1, paths=2)
+    twin = lines[2].replace(b"item=0", b"item=7")
+    assert len(twin) == len(lines[2])
+    assert twin != lines[2]
+    counters = Counters()
+    (event,) = decode_lines([*lines, twin], counters)
+    assert len(event.records) == len(lines) + 1
+    assert counters.get("decode_duplicate_records_total") == 0
+
+
+@pytest.mark.parametrize("padding", [0, 10_000], ids=["lines kept", "lines digested"])
+def test_what_comes_late_is_known_however_often_and_large(padding: int) -> None:
+    lines = make_event(1)
+    long = lines[0] + b" key=" + b"x" * padding
+    filler = [line for serial in range(2, WINDOW_EVENTS + 4) for line in make_event(serial)]
+    more = [line for serial in range(WINDOW_EVENTS + 4, 2 * WINDOW_EVENTS + 8) for line in make_event(serial)]
+    counters = Counters()
+    events = decode_lines([long, *filler, long, lines[1], *more, lines[1], long], counters)
+    assert [len(event.records) for event in events if event.id.serial == 1] == [1, 1]
+    assert counters.get("decode_duplicate_records_total") == 3
+
+
 def test_late_records_are_judged_by_themselves_and_late_duplicates_not() -> None:
     lines = make_event(1, paths=2)
     filler = [line for serial in range(2, WINDOW_EVENTS + 4) for line in make_event(serial)]

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from watchdogd.collect.log_files import HEAD_BYTES, LogFile, cut_head, survey
-from watchdogd.collect.log_lines import Line, LineCutter
+from watchdogd.collect.log_lines import Line, LineCutter, make_records
 from watchdogd.collect.log_resume import find_copy, find_start, forget_gone, warn_unreadable
 from watchdogd.entities import Checkpoint, Record
 from watchdogd.errors import SourceError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SOURCE = "audit_log"
 """`source` of every record, position and checkpoint of this module."""
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 _MISSING_POLLS = 20
 _GRACE_POLLS = 4
 _COUNTERS = ("lost_files", "truncated", "torn_lines", "overlong_lines", "log_missing", "unreadable_files")
@@ -205,7 +205,7 @@ class AuditLogTail:
         for start in range(0, len(lines), self._batch_lines):
             if self._stopped.is_set():
                 return
-            emit([line.record(SOURCE, file_id) for line in lines[start : start + self._batch_lines]])
+            emit(make_records(lines[start : start + self._batch_lines], SOURCE, file_id))
 
     def _try_next(self, emit: Emit) -> bool:
         """At the end of a file: go on to a newer one, if there is one and the grace has passed."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from itertools import repeat
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from watchdogd.entities import Position, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchdogd.telemetry import Counters
+
+
+_START: Final = operator.attrgetter("start")
+_END: Final = operator.attrgetter("end")
+_DATA: Final = operator.attrgetter("data")
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -23,6 +32,12 @@ class Line(msgspec.Struct, frozen=True, gc=False):
         """The line as the pipeline takes it; without `file_id` it has no position."""
         position = None if file_id is None else Position(source, file_id, self.start, self.end)
         return Record(source, position, self.data)
+
+
+def make_records(lines: Sequence[Line], source: str, file_id: str) -> list[Record]:
+    """As `Line.record` of each, in less time."""
+    spans = map(Position, repeat(source), repeat(file_id), map(_START, lines), map(_END, lines))
+    return list(map(Record, repeat(source), spans, map(_DATA, lines)))
 
 
 class LineCutter:
@@ -61,8 +76,9 @@ class LineCutter:
         data = self.held + data
         *complete, rest = data.split(b"\n")
         self.held = b""
-        if b"\r" not in data and max(map(len, complete), default=0) <= self._max_line_bytes:
-            return lines + self._take(complete, rest)
+        sizes = list(map(len, complete))
+        if b"\r" not in data and max(sizes, default=0) <= self._max_line_bytes:
+            return lines + self._take(complete, sizes, rest)
         for line in complete:
             if len(line) > self._max_line_bytes:
                 self._skipped = len(line) - self._max_line_bytes
@@ -87,11 +103,12 @@ class LineCutter:
         self.offset, self.held = line.end, b""
         return [line]
 
-    def _take(self, complete: list[bytes], rest: bytes) -> list[Line]:
+    def _take(self, complete: list[bytes], sizes: list[int], rest: bytes) -> list[Line]:
         """Lines of a chunk in which all is as usual."""
-        start = self.offset
-        lines = [Line(start, (start := start + len(text) + 1), text) for text in complete]
-        self.offset = start
+        end = self.offset
+        bounds = [end, *[end := end + size + 1 for size in sizes]]
+        lines = list(map(Line, bounds, bounds[1:], complete))
+        self.offset = end
         self._hold(rest)
         return [line for line in lines if line.data] if b"" in complete else lines
 

@@ -13,7 +13,6 @@ for byte, is a duplicate and no part of an event.
 from __future__ import annotations
 
 import heapq
-import operator
 from collections import deque
 from collections.abc import Sequence  # noqa: TC003 - msgspec reads annotations at run time
 from typing import TYPE_CHECKING, Final
@@ -35,16 +34,15 @@ OPEN_BYTES: Final = 64 << 20
 REMEMBERED_EVENTS: Final = 1024
 """How many events that left are remembered, to know a late record."""
 
+_REMEMBERED_BYTES: Final = 4096
+"""Lines of an event that left are kept up to this; they are digested when one comes late, others at once."""
+
 Key = bytes | tuple[str, bytes]
 """A header's stamp; with the node in front where there is one."""
 
-_HEADER_BYTES: Final = 96
-"""More than any header that auditd writes."""
+_NO_STAMP: Final = b"no stamp"
+"""No line has it behind its first space."""
 
-_NO_STAMP: Final = b""
-"""Found at 0, where no type can end."""
-
-_DATA: Final = operator.attrgetter("record.data")
 _CLOSING: Final = frozenset({"PROCTITLE", "EOE"})
 _BEGINNING: Final = frozenset({"SYSCALL", "URINGOP"})
 _SERIALS: Final = 2**32
@@ -69,8 +67,6 @@ class OpenEvent(msgspec.Struct, gc=False, eq=False):
     records: list[AuditLine] = []
     duplicates: Sequence[AuditLine] = ()
     size: int = 0
-    counted: int = 0
-    """How much of `size` its reassembler knows of."""
     closing: bool = False
     alone: bool = False
     begun: bool = False
@@ -108,7 +104,7 @@ class Reassembler:
         self._open: dict[Key, OpenEvent] = {}
         self._queue: deque[OpenEvent] = deque()
         self._ready: list[OpenEvent] = []
-        self._left: dict[Key, set[int]] = {}
+        self._left: dict[Key, Sequence[bytes] | set[int]] = {}
         self._left_order: deque[Key] = deque()
         self._opened = 0
         self._size = 0
@@ -141,33 +137,42 @@ class Reassembler:
 
         Records of one event mostly follow each other, so a line is first held against the header before it.
         """
-        kinds = self._kinds
+        kinds, open_events = self._kinds, self._open
         event: OpenEvent | None = None
+        nowhere: list[AuditLine] = []
+        append = nowhere.append
         stamp = _NO_STAMP
-        room = 0
+        width = size = room = 0
         self._fed_ms = now_ms if records else self._fed_ms
         for record in records:
             data = record.data
-            at = data.find(stamp, 0, _HEADER_BYTES)
-            kind = kinds.get(data[:at]) if at > 0 else None
-            if event is None or kind is None:
+            at = data.find(b" ")
+            kind = kinds.get(data[:at]) if data.startswith(stamp, at) else None
+            if kind is None:
                 header = _read_header(data, kinds)
                 if header is None:
                     self._garbage.append(record)
                     continue
+                if event is not None:
+                    self._grow(event, size)
                 kind, key, stamp, body_at = header
-                self._count(event)
-                event = self._open.get(key) or self._start(key, now_ms)
-                event.last_ms = now_ms
-                room = event.counted + OPEN_BYTES - self._size
+                width, size = len(stamp), 0
+                event = open_events.get(key)
+                if event is None:
+                    event = self._start(key, now_ms)
+                else:
+                    event.last_ms = now_ms
+                append = event.records.append
+                room = OPEN_BYTES - self._size
+                append(AuditLine(kind, record, body_at))
             else:
-                body_at = at + len(stamp)
-            event.records.append(AuditLine(kind, record, body_at))
-            event.size += len(data)
-            if event.size > room:  # here, wherever a batch ends: what leaves does not depend on it
-                self._count(event)
-                event, stamp = None, _NO_STAMP
-        self._count(event)
+                append(AuditLine(kind, record, at + width))
+            size += len(data)
+            if size > room and event is not None:  # here, wherever a batch ends: what leaves does not depend on it
+                self._grow(event, size)
+                event, stamp, size = None, _NO_STAMP, 0
+        if event is not None:
+            self._grow(event, size)
         return self.release(now_ms)
 
     def release(self, now_ms: int) -> list[OpenEvent]:
@@ -186,13 +191,12 @@ class Reassembler:
         ready, self._ready = self._ready, []
         return ready
 
-    def _count(self, event: OpenEvent | None) -> None:
-        """Take note of what the event has gained; make room if that is too much."""
-        if event is not None:
-            self._size += event.size - event.counted
-            event.counted = event.size
-            if self._size > OPEN_BYTES:
-                self._shed()
+    def _grow(self, event: OpenEvent, size: int) -> None:
+        """Take note of the bytes that the event has gained; make room if that is too much."""
+        event.size += size
+        self._size += size
+        if self._size > OPEN_BYTES:
+            self._shed()
 
     def _start(self, key: Key, now_ms: int) -> OpenEvent:
         time_ms, serial = split_stamp(key if isinstance(key, bytes) else key[1])
@@ -201,7 +205,8 @@ class Reassembler:
         )
         self._opened += 1
         queue = self._queue
-        while queue and event.number - queue[0].number > WINDOW_EVENTS:
+        oldest = event.number - WINDOW_EVENTS
+        while queue and queue[0].number < oldest:
             self._leave()
         queue.append(event)
         self._open[key] = event
@@ -212,15 +217,17 @@ class Reassembler:
         del self._open[event.key]
         self._size -= event.size
         self._ready.append(event)
-        digests = set(map(hash, map(_DATA, event.records)))
+        lines = [line.record.data for line in event.records]
         earlier = self._left.get(event.key)
         if earlier is not None:
-            _take_out_duplicates(event, earlier)
-            earlier |= digests
+            seen = _digest(earlier)
+            _take_out_duplicates(event, seen)
+            self._left[event.key] = seen | _digest(lines)
             return
-        if len(digests) != len(event.records):
+        count = len(lines)
+        if count > 1 and len(set(map(len, lines))) != count and len(set(lines)) != count:
             _take_out_duplicates(event, set())
-        self._left[event.key] = digests
+        self._left[event.key] = lines if event.size <= _REMEMBERED_BYTES else _digest(lines)
         self._left_order.append(event.key)
         if len(self._left_order) > REMEMBERED_EVENTS:
             del self._left[self._left_order.popleft()]
@@ -228,6 +235,10 @@ class Reassembler:
     def _shed(self) -> None:
         while self._queue and self._size > OPEN_BYTES // 2:
             self._leave()
+
+
+def _digest(lines: Sequence[bytes] | set[int]) -> set[int]:
+    return lines if isinstance(lines, set) else set(map(hash, lines))
 
 
 def _take_out_duplicates(event: OpenEvent, seen: set[int]) -> None:
@@ -248,7 +259,8 @@ def _read_header(data: bytes, kinds: Mapping[bytes, str]) -> tuple[str, Key, byt
         start, stamp = found.groups()
         kind = kinds.get(start)
         if kind is not None:
-            return kind, stamp, data[len(start) : found.end()], found.end()
+            body_at = found.end()
+            return kind, stamp, data[len(start) : body_at], body_at
     header = parse_header(data)
     if header is None:
         return None
