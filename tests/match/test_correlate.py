@@ -351,6 +351,40 @@ def test_state_survives_and_events_read_again_change_nothing() -> None:
     assert [event.serial for event in match.event_ids] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "nasty", ["\udcff\ud800", "\x00", "nul\x00\x1f", '"\\u0041', "\u202e", "x" * 10_000, "\ufb01\u0130\u00df", ""]
+)
+def test_whatever_the_text_it_is_kept_over_a_restart(nasty: str) -> None:
+    rule = correlation("value_count", "a", bounds=gte(3), fields=("size",))
+    before = Bench(rule)
+    before.hit("a", 0, user=nasty, size="one")
+    before.hit("a", 1, user=nasty, size=nasty)
+    after = Bench(rule, rows=before.correlator.take_changes())
+    after.serial = 10
+    assert not after.hit("a", 2, user=nasty, size=nasty)
+    (match,) = after.hit("a", 3, user=nasty, size="three")
+    assert match.fields["user"][:256] == nasty[:256]
+    gone = Bench(correlation("event_count", "a", bounds=gte(3)))
+    gone.correlator.restore(after.correlator.take_changes())
+    assert [row.state for row in gone.correlator.take_changes()] == [None]
+
+
+def test_numbers_beyond_64_bits_are_kept_over_a_restart() -> None:
+    rule = correlation("value_sum", "a", bounds=gte(2**81), fields=("size",))
+    before = Bench(rule)
+    before.hit("a", 0, size=2**80)
+    after = Bench(rule, rows=before.correlator.take_changes())
+    after.serial = 10
+    assert after.hit("a", 1, size=2**80)
+
+
+def test_long_texts_that_differ_at_their_end_differ() -> None:
+    bench = Bench(correlation("event_count", "a", bounds=gte(2)))
+    bench.hit("a", 0, user="x" * 10_000 + "1")
+    assert not bench.hit("a", 1, user="x" * 10_000 + "2")
+    assert bench.hit("a", 2, user="x" * 10_000 + "1")
+
+
 def test_state_of_another_correlation_is_dropped() -> None:
     before = Bench(correlation("event_count", "a", bounds=gte(3)))
     before.hit("a", 0)

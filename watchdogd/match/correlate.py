@@ -16,7 +16,7 @@ import msgspec
 
 from watchdogd.entities import CorrelationRow, Event
 from watchdogd.match.grouping import GroupKey, read_groups, read_key, read_values, write_key
-from watchdogd.match.running import LATE, Group, Running, Saved, strip_sign
+from watchdogd.match.running import LATE, Group, Running, Saved, read_saved, strip_sign
 from watchdogd.match.subject import GroupSubject
 from watchdogd.match.windows import Entry
 
@@ -197,8 +197,8 @@ class Correlator:
 
     def _read(self, row: CorrelationRow) -> Saved | None:
         try:
-            return msgspec.msgpack.decode(row.state or b"", type=Saved)
-        except msgspec.MsgspecError:
+            return read_saved(row.state or b"")
+        except ValueError:
             self._count("match_correlation_states_unread_total")
             return None
 

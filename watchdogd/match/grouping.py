@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,7 +33,7 @@ def read_groups(subjects: Sequence[SourceSubject], feed: syntax.Feed) -> tuple[l
 
     None where one of the fields is absent: such an event takes no part.
     """
-    texts = [[show_value(value)[:_LONGEST_CHARS] for value in _read(subjects, name)] for name in feed.group_by]
+    texts = [[_cut(show_value(value)) for value in _read(subjects, name)] for name in feed.group_by]
     number = math.prod(len(values) for values in texts)
     return list(itertools.islice(itertools.product(*texts), COMBINATIONS)), max(0, number - COMBINATIONS)
 
@@ -42,7 +43,7 @@ def read_values(kind: str, subjects: Sequence[SourceSubject], feed: syntax.Feed)
     if not feed.fields:
         return [None]
     if kind == "value_count":
-        texts = [[show_value(value).casefold()[:_LONGEST_CHARS] for value in _read(subjects, f)] for f in feed.fields]
+        texts = [[_cut(show_value(value).casefold()) for value in _read(subjects, f)] for f in feed.fields]
         return ["\x1f".join(found) for found in itertools.islice(itertools.product(*texts), COMBINATIONS)]
     for name in feed.fields:
         for value in _read(subjects, name):
@@ -57,17 +58,25 @@ def digest_correlation(correlation: syntax.Correlation) -> str:
     bare = msgspec.structs.asdict(correlation)
     for name in ("rule", "place", "extras", "silent"):
         del bare[name]
-    return hashlib.sha256(msgspec.msgpack.encode(bare)).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(msgspec.to_builtins(bare)).encode()).hexdigest()[:32]
 
 
 def write_key(key: GroupKey) -> str:
-    """A group's key as text."""
-    return msgspec.json.encode([text.encode("utf-8", "backslashreplace").decode() for text in key]).decode()
+    """A group's key as text in ASCII: whatever the host's text holds, it is read back as it was."""
+    return json.dumps(key)
 
 
 def read_key(text: str) -> GroupKey:
     """The opposite of `write_key`."""
-    return tuple(msgspec.json.decode(text, type=list[str]))
+    return tuple(json.loads(text))
+
+
+def _cut(text: str) -> str:
+    """Text that is short enough to be kept by the thousand, and still another where its end is another."""
+    if len(text) <= _LONGEST_CHARS:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[:_LONGEST_CHARS]}...[{digest[:16]}]"
 
 
 def _read(subjects: Sequence[SourceSubject], field: str) -> tuple[FieldValue, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
@@ -64,6 +65,13 @@ class Saved(msgspec.Struct, frozen=True, array_like=True):
     category: str
 
 
+def read_saved(state: bytes) -> Saved:
+    """What `Group.save` wrote. Raises ValueError where it is something else."""
+    if state.startswith(b"["):
+        return msgspec.convert(json.loads(state), Saved)
+    return msgspec.msgpack.decode(state, type=Saved)
+
+
 class Group:
     """What one correlation knows of one combination of values."""
 
@@ -101,7 +109,10 @@ class Group:
         saved = Saved(
             self.shown, self.window.entries, self.fired_ms, self.holding, self.opened_ms, self.closed_ms, self.category
         )
-        return msgspec.msgpack.encode(saved)
+        try:
+            return msgspec.msgpack.encode(saved)
+        except (UnicodeEncodeError, OverflowError):  # lone surrogates, whole numbers of more than 64 bits
+            return json.dumps(msgspec.to_builtins(saved)).encode()
 
     def load(self, saved: Saved, newest_ms: int) -> None:
         """Go on where another run stopped."""
