@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.decode.conftest import decode_lines, make_records
+from tests.decode.conftest import decode_lines, make_event, make_records
 from watchdogd.decode.decoder import COUNTERS, Decoder
 from watchdogd.decode.document import event_document
 from watchdogd.resources import find_resource
@@ -74,3 +74,15 @@ def test_records_of_random_bytes_make_documents(records: list[tuple[bytes, bytes
     lines = [b"type=" + kind + b" msg=audit(1.000:1): " + body for kind, body in records]
     for event in decode_lines(lines):
         VALIDATOR.validate(json.loads(msgspec.json.encode(event_document(event))))
+
+
+def test_what_a_torn_line_swallowed_is_missed() -> None:
+    """auditd wrote on behind half a line: the record that stands there shows by what it lacks."""
+    first, second, third = make_event(1), make_event(2), make_event(3)
+    events = decode_lines([*first[:-1], first[-1][:40] + second[0], *second[1:], *third])
+    assert [(event.id.serial, bool(event.warnings)) for event in events] == [(1, False), (2, True), (3, False)]
+    counters = Counters()
+    alone = b"type=USER_CMD msg=audit(1700000000.008:2): pid=1"
+    events = decode_lines([*first[:-1], first[-1][:70] + alone, *third], counters)
+    assert [event.id.serial for event in events] == [1, 3]
+    assert counters.get("decode_serial_gaps_total") == 1

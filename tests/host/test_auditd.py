@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.decode.conftest import decode_lines
 from tests.host.auditing import Auditd, auditctl, read_status
 from watchdogd.resources import find_resource
 
@@ -70,3 +71,27 @@ def test_the_kernel_takes_every_rule_that_we_ship(auditd: Auditd) -> None:
     assert [error for error in refused if "No such file or directory" not in error] == []
     auditd.run_audited(["cat", "/etc/shadow"])
     auditd.wait_for_line(r'key="shadow_access"')
+
+
+VECTORS = (
+    ("x" * 20_000,),
+    ("a b" * 5_000, "", "tail"),
+    ("", "x", ""),
+    ("\u00e9" * 6_000, 'q"' * 4_000),
+    ("a" * 7_490, "b" * 7_490, "c d" * 3_000),
+    ("s",) * 3_000,
+    ("line\nline\x01\x7f" * 900,),
+)
+
+
+def test_argument_vectors_come_back_as_they_were_given(auditd: Auditd) -> None:
+    """Long, many, empty, in hex: the kernel spreads them over several records."""
+    auditd.add_rule(EXEC_RULE)
+    for vector in VECTORS:
+        assert auditd.run_audited(["/bin/true", *vector]).returncode == 0
+    auditd.run_audited(["cat", "/dev/null"])
+    auditd.wait_for_line(r"comm=\"cat\"")
+    events = decode_lines(auditd.log.read_bytes().split(b"\n"))
+    given = [event.process.argv for event in events if event.process is not None and event.process.comm == "true"]
+    assert given == [("/bin/true", *vector) for vector in VECTORS]
+    assert not [event.warnings for event in events if event.warnings]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine
 
 _NAME: Final = re.compile(r"a([0-9]{1,7})(?:\[([0-9]{1,7})\])?")
+_LENGTH: Final = re.compile(r"a([0-9]{1,7})_len")
 _MAX_PUT_BACK: Final = 1024
 """More missing arguments than this are loss, not empty strings that the kernel left out."""
 
@@ -24,8 +25,8 @@ _RECALLED_BYTES: Final = 512
 def join_argv(records: Sequence[AuditLine], missing: list[str]) -> tuple[str, ...]:
     """The argument vector of an exec; what cannot be made whole is said in `missing`.
 
-    Long arguments come as `a1_len=` and pieces `a1[0]= a1[1]=`, long vectors as several records. The kernel leaves
-    empty arguments out and counts them in `argc`.
+    Long arguments come as `a1_len=` and pieces `a1[0]= a1[1]=`, long vectors as several records; the length is that of
+    the text as written, two digits for a byte in hex. Some kernels leave empty arguments out and count them in `argc`.
     """
     if len(records) == 1:
         simple = _read_simple(records[0])
@@ -33,18 +34,26 @@ def join_argv(records: Sequence[AuditLine], missing: list[str]) -> tuple[str, ..
             return simple
     whole: dict[int, str] = {}
     pieces: dict[int, dict[int, bytes]] = {}
+    lengths: dict[int, int] = {}
+    written: dict[int, int] = {}
     argc = 0
     for record in records:
         for name, raw in record.pairs:
             found = _NAME.fullmatch(name)
             if found is None:
                 argc = max(argc, (parse_number(raw) or 0) if name == "argc" else 0)
+                long = _LENGTH.fullmatch(name)
+                if long is not None:
+                    lengths.setdefault(int(long[1]), parse_number(raw) or 0)
             elif found[2] is None:
                 whole.setdefault(int(found[1]), decode_string(raw))
             else:
-                pieces.setdefault(int(found[1]), {}).setdefault(int(found[2]), decode_bytes(raw))
-    for index, parts in pieces.items():
-        if len(parts) <= max(parts):
+                index = int(found[1])
+                pieces.setdefault(index, {}).setdefault(int(found[2]), decode_bytes(raw))
+                written[index] = written.get(index, 0) + len(raw) - (2 if raw.startswith('"') else 0)
+    for index in sorted(lengths.keys() | pieces):
+        parts = pieces.setdefault(index, {})
+        if written.get(index, 0) < lengths.get(index, 0) or len(parts) <= max(parts, default=0):
             missing.append(f"argument {index} lacks pieces")
         whole[index] = b"".join(parts[at] for at in sorted(parts)).decode("utf-8", "backslashreplace")
     return _put_back(whole, argc, missing)
