@@ -45,7 +45,6 @@ APART_MS = 10_000
 
 PASSED, FAILED, MISSING, SKIPPED = "passed", "failed", "missing", "skipped"
 _SHOWN = 4
-_END_MS = 1 << 62
 _LOSSES = ("decode_garbage_lines_total", "decode_incomplete_events_total")
 
 
@@ -200,7 +199,7 @@ def _find_matching(engine: Engine, rule_id: str, events: Sequence[Event]) -> lis
     for event in events:
         matches += [firing.match for firing in engine.advance(event.id.time_ms)]
         matches += engine.judge(event)
-    matches += [firing.match for firing in engine.advance(_END_MS)]
+    matches += [firing.match for firing in engine.finish()]
     return list(dict.fromkeys(match.event_ids[-1] for match in matches if match.rule.id == rule_id))
 
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from watchdogd.entities import Alert, Checkpoint, EventId, Level, Verdict
+from watchdogd.entities import Alert, Checkpoint, CorrelationRow, EventId, Level, Verdict
 from watchdogd.errors import StoreError
 from watchdogd.store.database import Batch, InstanceHeartbeat, NewAlert, Store
 from watchdogd.store.outbox import Outbox
+from watchdogd.store.schema import MIGRATIONS
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
@@ -211,6 +213,50 @@ async def test_a_newer_database_is_left_alone(path: Path, counters: Counters, cl
     connection.close()
     with pytest.raises(StoreError, match="version 99"):
         await Store.open(path, counters, clock)
+
+
+async def test_a_database_of_the_first_version_gets_room_for_correlations(
+    path: Path, counters: Counters, clock: Clock
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute("INSERT INTO baseline VALUES ('kept', 1, 2, 3)")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    store = await Store.open(path, counters, clock)
+    assert await store.load_baseline() == {"kept": (1, 2)}
+    assert await store.load_correlations() == []
+    await store.close()
+
+
+async def test_correlations_are_kept_with_what_was_judged(path: Path, counters: Counters, clock: Clock) -> None:
+    store = await Store.open(path, counters, clock)
+    first = CorrelationRow("r", "d", '["ann\\udcff"]', b"\x00\xff", 10)
+    other = CorrelationRow("r", "d", '["bob"]', b"2", 1 << 80)
+    await store.commit(Batch(checkpoint=point(1), correlations=(first, other)))
+    await store.close()
+    store = await Store.open(path, counters, clock)
+    rows = {row.group_key: row for row in await store.load_correlations()}
+    assert rows == {first.group_key: first, other.group_key: replace(other, updated_ms=(1 << 63) - 1)}
+    gone = replace(first, state=None)
+    await store.commit(Batch(checkpoint=point(2), correlations=(gone, replace(other, state=b"3"))))
+    assert [(row.group_key, row.state) for row in await store.load_correlations()] == [(other.group_key, b"3")]
+    await store.commit(Batch(correlations=(replace(other, state=None), replace(other, state=b"4"))))
+    assert [row.state for row in await store.load_correlations()] == [b"4"]
+    await store.close()
+
+
+async def test_correlations_of_a_refused_commit_are_not_kept(store: Store, alert: MakeAlert) -> None:
+    row = CorrelationRow("r", "d", "[]", b"1", 10)
+    broken = Batch(alerts=(new(alert("a")),), checkpoint=point(1), correlations=(row, replace(row, rule_id=None)))
+    with pytest.raises(StoreError):
+        await store.commit(broken)
+    assert await store.load_correlations() == []
+    assert await store.load_checkpoint("audit_log") is None
+    assert await store.count_alerts() == 0
 
 
 async def test_a_closed_store_says_so(store: Store) -> None:

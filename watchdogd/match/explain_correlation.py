@@ -11,6 +11,7 @@ from watchdogd.match.correlate import Hit
 from watchdogd.match.engine import Engine, compile_restriction
 from watchdogd.match.explain import name_event, name_id
 from watchdogd.match.grouping import read_groups, read_values
+from watchdogd.match.running import strip_sign
 from watchdogd.match.subject import GroupSubject
 from watchdogd.match.windows import Entry, open_window, sort_key
 
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
     from watchdogd.entities import Event, Match
     from watchdogd.match import syntax
-    from watchdogd.match.correlate import Correlator
+    from watchdogd.match.correlate import Correlator, Firing
     from watchdogd.match.library import RuleSet
     from watchdogd.match.windows import Window
 
-_END_MS = 1 << 62
 _SIGNS = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "eq": "=", "neq": "!="}
 _TEMPORAL = ("temporal", "temporal_ordered")
 
@@ -75,11 +75,11 @@ def explain_correlation(part: RuleSet, rule_id: str, events: Iterable[Event]) ->
     counting.listen_to(engine.correlator)
     fired: list[str] = []
     for event in events:
-        fired += _name_firings(engine, event.id.time_ms, rule_id)
+        fired += _name_firings(engine.advance(event.id.time_ms), rule_id)
         matches = engine.judge(event)
         fired += [name_id(match.event_ids[-1]) for match in matches if match.rule.id == rule_id]
         counting.take(event, matches)
-    fired += _name_firings(engine, _END_MS, rule_id)
+    fired += _name_firings(engine.finish(), rule_id)
     groups = [_sum_up(correlation, key, found) for key, found in counting.grouped.items()]
     groups.sort(key=lambda group: group.reached_number, reverse=True)
     return CorrelationExplanation(
@@ -92,8 +92,7 @@ def explain_correlation(part: RuleSet, rule_id: str, events: Iterable[Event]) ->
     )
 
 
-def _name_firings(engine: Engine, time_ms: int, rule_id: str) -> list[str]:
-    firings = engine.advance(time_ms)
+def _name_firings(firings: Iterable[Firing], rule_id: str) -> list[str]:
     return [name_id(firing.match.event_ids[-1]) for firing in firings if firing.match.rule.id == rule_id]
 
 
@@ -123,7 +122,9 @@ class _Counting:
     def take(self, event: Event, matches: Sequence[Match]) -> None:
         """Count what the event hit."""
         lower = [
-            Hit(match.rule.id, match, (GroupSubject(match.fields),)) for match in matches if match.group is not None
+            Hit(match.rule.id, match, (GroupSubject(strip_sign(match.fields)),))
+            for match in matches
+            if match.group is not None
         ]
         for hit in (*self._hits, *lower):
             for place, (feed, restrictions) in enumerate(self._feeds):
