@@ -55,7 +55,7 @@ def test_the_pack_is_whole(ruleset: RuleSet) -> None:
 def test_no_rule_leans_on_an_audit_key_or_on_a_recording() -> None:
     for path in RULES.rglob("*.yml"):
         text = path.read_text(encoding="utf-8")
-        for word in ("key:", "key|", "127.0.0", "10.99.", "bob", "alice", "web01", "4444"):
+        for word in ("  key:", "  key|", "127.0.0", "10.99.", "bob", "alice", "web01", "4444"):
             assert word not in text, f"{path}: {word}"
 
 
