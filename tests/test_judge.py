@@ -224,6 +224,80 @@ def test_events_of_a_metric_have_ids_of_their_own(rules: RuleSet) -> None:
     assert first.group_key.endswith("|memory.used_percent")
 
 
+CORRELATIONS = """\
+---
+title: Memory stays in use
+id: 0a4c6f0e-8d7e-4a9d-b1f3-0c9f2f0f7a02
+level: high
+correlation:
+  type: event_count
+  rules: [0a4c6f0e-8d7e-4a9d-b1f3-0c9f2f0f7a01]
+  group-by: [metric]
+  timespan: 1m
+  condition: {gte: 3}
+---
+title: Memory is rarely in use
+id: 0a4c6f0e-8d7e-4a9d-b1f3-0c9f2f0f7a03
+level: low
+correlation:
+  type: event_count
+  rules: [0a4c6f0e-8d7e-4a9d-b1f3-0c9f2f0f7a01]
+  group-by: [metric]
+  timespan: 1m
+  condition: {lt: 2}
+"""
+
+
+def build_correlating_judge(tmp_path: Path, counters: Counters | None = None) -> Judge:
+    (tmp_path / "memory.yml").write_text(METRIC_RULE + CORRELATIONS)
+    return build_judge(load_rules([tmp_path]), counters, live=True)
+
+
+def test_each_sample_of_a_metric_counts_for_correlations(tmp_path: Path) -> None:
+    """What stands is said once; that it stands is what they count. They are said again once a timespan."""
+    judge = build_correlating_judge(tmp_path)
+    times = []
+    for second in range(0, 130, 10):
+        judged = judge.judge_events([make_metric(TIME_MS + second * 1000, 95)], TIME_MS)
+        times += [(alert.time_ms - TIME_MS) // 1000 for alert in judged.alerts]
+    assert times == [20, 80]
+
+
+def test_what_only_time_can_tell_is_told_by_the_clock_about_the_event(tmp_path: Path) -> None:
+    counters = Counters()
+    judge = build_correlating_judge(tmp_path, counters)
+    assert judge.judge_events([make_metric(TIME_MS, 95)], TIME_MS).alerts == []
+    assert judge.tick(TIME_MS + 65_000).alerts == []
+    (alert,) = judge.tick(TIME_MS + 65_001).alerts
+    assert (alert.rule.title, alert.time_ms, alert.is_correlation) == ("Memory is rarely in use", TIME_MS, True)
+    assert alert.fields["value"] == 95
+    assert alert.matched == {"metric": "memory.used_percent", "count": "1"}
+    assert counters.get("judge_alerts_total") == 1
+
+
+def test_a_correlation_that_breaks_the_judge_is_counted_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("poison")
+
+    counters = Counters()
+    judge = build_correlating_judge(tmp_path, counters)
+    judge.judge_events([make_metric(TIME_MS, 95)], TIME_MS)
+    monkeypatch.setattr(judge, "_score", refuse)
+    assert judge.tick(TIME_MS + 70_000).alerts == []
+    assert counters.get("judge_failed_events_total") == 1
+    assert "could not be judged" in caplog.text
+
+
+def test_the_state_of_correlations_goes_with_the_alerts(tmp_path: Path) -> None:
+    judge = build_correlating_judge(tmp_path)
+    assert judge.take_correlations() == []
+    judge.judge_events([make_metric(TIME_MS, 95)], TIME_MS)
+    assert len(judge.take_correlations()) == 2
+    assert judge.take_correlations() == []
+
+
 def test_an_event_that_breaks_the_judge_is_counted_and_stops_nothing(
     rules: RuleSet, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -132,32 +132,40 @@ class Judge:
 
     def _judge_event(self, event: Event, now_ms: int) -> list[Alert]:
         self._counters.add("judge_events_total")
+        alerts: list[Alert] = []
         try:
-            return self._find_alerts(event, now_ms)
+            self._find_alerts(event, now_ms, alerts)
         except Exception:  # our own fault, on text an attacker chose: read again at each start, it would end each run
             self._counters.add("judge_failed_events_total")
             log.exception("event %s could not be judged: please report this", event.id.text())
-            return []
+        return alerts
 
-    def _find_alerts(self, event: Event, now_ms: int) -> list[Alert]:
+    def _find_alerts(self, event: Event, now_ms: int, alerts: list[Alert]) -> None:
+        alerts += self._build_overdue(self._engine.advance(event.id.time_ms), now_ms)
         event = self._enricher.enrich(event)
         if event.own:
             self._counters.add("judge_own_events_total")
-            return []
-        overdue = self._build_overdue(self._engine.advance(event.id.time_ms), now_ms)
+            return
         matches = self._engine.judge(event)
         if event.id.name:
             matches = self._keep_new(matches, event.id)
-        alerts = [self._build_alert(match, event, now_ms) for match in matches]
-        if alerts:
-            self._counters.add("judge_alerts_total", len(alerts))
-        return overdue + alerts
+        found = [self._build_alert(match, event, now_ms) for match in matches]
+        if found:
+            self._counters.add("judge_alerts_total", len(found))
+            alerts += found
 
     def _build_overdue(self, firings: Sequence[Firing], now_ms: int) -> list[Alert]:
         """Alerts of correlations that hold because their window has passed."""
-        if firings:
-            self._counters.add("judge_alerts_total", len(firings))
-        return [self._build_alert(firing.match, firing.event, now_ms) for firing in firings]
+        alerts: list[Alert] = []
+        for firing in firings:
+            try:
+                alerts.append(self._build_alert(firing.match, firing.event, now_ms))
+            except Exception:  # as in `_judge_event`
+                self._counters.add("judge_failed_events_total")
+                log.exception("event %s could not be judged: please report this", firing.event.id.text())
+            else:
+                self._counters.add("judge_alerts_total")
+        return alerts
 
     def _keep_new(self, matches: list[Match], event_id: EventId) -> list[Match]:
         """Matches that did not hold at the last sample of the same thing: a disk is full once, not every ten seconds.
