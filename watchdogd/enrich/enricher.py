@@ -8,9 +8,12 @@ from msgspec.structs import replace
 
 from watchdogd.enrich.context import Contexts
 from watchdogd.enrich.hosts import Hosts
+from watchdogd.entities import LazyViews
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchdogd.enrich.baseline import Baseline
     from watchdogd.enrich.identity import Identity
     from watchdogd.enrich.own import OwnProcesses
@@ -63,10 +66,8 @@ class Enricher:
             rarity = self._baseline.observe(process, lineage, event.id.time_ms)
         else:
             rarity = self._baseline.look_up(process, lineage)
-        context = _describe_context(process, lineage)
-        context["Context"] = self._contexts.describe(process, lineage)
-        views = tuple(replace(view, fields=_fill(view, context)) for view in event.views)
-        if self._hosts.is_own(tree):
+        views: Sequence[View] = LazyViews(self._fill_views, (event.views, process, lineage))
+        if event.categories is None and self._hosts.is_own(tree):
             views = tuple(self._name_accounts(view, event) for view in views)
         return replace(event, process=process, lineage=lineage, views=views, rarity=rarity, own=own)
 
@@ -77,13 +78,24 @@ class Enricher:
         if event.process is not None:
             self._place(tree, event, event.process)
 
+    def _fill_views(self, source: tuple[Sequence[View], Process, tuple[Process, ...]]) -> Sequence[View]:
+        views, process, lineage = source
+        context = _describe_context(process, lineage)
+        context["Context"] = self._contexts.describe(process, lineage)
+        return [replace(view, fields=_fill(view, context)) for view in views]
+
     def _place(self, tree: ProcessTree, event: Event, process: Process) -> tuple[Process, tuple[Process, ...], bool]:
         time_ms = event.id.time_ms
-        is_exec = any(view.category == "process_creation" for view in event.views)
+        said = event.categories  # which is exact where there was an exec
+        is_exec = (
+            any(view.category == "process_creation" for view in event.views)
+            if said is None
+            else "process_creation" in said
+        )
         if self._hosts.is_own(tree):
             process = self._name(process)
         placed, lineage = tree.place(process, time_ms, is_exec=is_exec)
-        if event.views and event.views[0].category == "syscall":
+        if (said is None or said == {"syscall"}) and event.views and event.views[0].category == "syscall":
             _note_syscall(tree, event, process.pid)
         return placed, lineage, is_exec
 
@@ -112,7 +124,12 @@ class Enricher:
 
 def _note_start(tree: ProcessTree, event: Event) -> None:
     """A log may go on over a restart of its host; the daemon's own host's start is told by its boot id."""
-    if not tree.hermetic or not event.views or event.views[0].category != "audit_record":
+    if (
+        not tree.hermetic
+        or event.categories is not None
+        or not event.views
+        or event.views[0].category != "audit_record"
+    ):
         return
     action = event.views[0].action
     if action == "system_boot" or (action == "kernel" and event.records[0].get("state") == "initialized"):
