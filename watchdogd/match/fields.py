@@ -31,6 +31,7 @@ CHOICES = {
         "package_manager",
         "configuration_management",
         "scheduled_job",
+        "security_audit",
         "backup",
         "ci",
         "monitoring",
