@@ -88,7 +88,7 @@ def test_every_metric_sample_fires_and_no_quiet_one_does(engine: Engine, ruleset
 
 
 def test_recorded_attacks_are_seen_and_ordinary_work_is_left_alone(engine: Engine, corpora: Path) -> None:
-    """The floor under the pack as shipped; `make eval-rules` will say more (issue 5)."""
+    """The floor under the pack as shipped; docs/detection.md says more (`make eval-rules`)."""
     recorded = corpora / "recorded"
     labels = [json.loads(line) for line in (recorded / "labels.jsonl").read_text(encoding="utf-8").splitlines()]
     seen = dict.fromkeys(("malicious", "benign", "suspicious"), 0)
@@ -99,6 +99,6 @@ def test_recorded_attacks_are_seen_and_ordinary_work_is_left_alone(engine: Engin
         ranks = [match.rule.level.rank for event in events for match in engine.judge(event)]
         seen[label["label"]] += max(ranks, default=-1) >= 2
         loud[label["label"]] += max(ranks, default=-1) >= 3
-    assert seen["malicious"] >= 38, seen
-    assert seen["benign"] <= 7, seen
-    assert loud["benign"] <= 1, loud
+    assert seen["malicious"] >= 48, seen
+    assert seen["benign"] <= 16, seen
+    assert loud["benign"] <= 3, loud
