@@ -21,6 +21,7 @@ from watchdogd.match import syntax
 from watchdogd.match.flatten import MAX_NUMBER
 from watchdogd.match.header import one_of, read_name, suggest
 from watchdogd.match.read_filter import read_references
+from watchdogd.match.windows import ENTRIES_LIMIT
 
 if TYPE_CHECKING:
     from watchdogd.entities import Rule
@@ -176,6 +177,12 @@ class CorrelationReader:
         if not bounds:
             self._add("condition", message="the condition compares with nothing", hint=one_of(_OPERATORS))
         found = tuple(bound for bound in bounds if bound is not None)
+        if kind in {"event_count", "value_count"}:
+            for bound in found:
+                if bound.number >= ENTRIES_LIMIT:
+                    hint = "count less of it: a narrower rule, or a shorter timespan"
+                    message = f"no window holds so many: {ENTRIES_LIMIT - 1} can be told apart"
+                    self._add("condition", bound.operator, message=message, hint=hint)
         return found, self._read_value_fields(kind, value), self._read_percentile(kind, value)
 
     def _read_bound(self, key: object, number: object) -> syntax.Bound | None:
