@@ -4,7 +4,7 @@ SECONDS ?= 300
 export WATCHDOGD_VENV := $(VENV)
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e bench eval-rules fuzz lock clean
+.PHONY: help demo test lint unit e2e differential bench eval-rules fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t12
@@ -29,6 +29,10 @@ unit:
 e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; refuses on a real host)
 	@tools/setup.sh dev
 	$(PY) -m pytest -m host
+
+differential: ## rules judged a second time in SQL: all recorded events, 40 times the generated ones (minutes)
+	@tools/setup.sh dev
+	WATCHDOGD_DIFFERENTIAL=1 $(PY) -m pytest tests/match/differential -s
 
 bench: ## CPU and memory beside laurel, ausearch, auparse and zargunlite (says what of these is missing)
 	@tools/setup.sh dev
