@@ -241,6 +241,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """True where the other source gave the same event before, with records missing: nothing is learned twice."""
     categories: frozenset[str] | None = None
     """All that `views` can be of, known without making them; None where only `views` tells."""
+    call: str | None = None
+    """The syscall by name, known without making the views; None where no syscall is part of the event."""
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -126,7 +126,10 @@ class Judge:
         closed = [position for decoded in results for position in decoded.ignored]
         events = [event for decoded in results for event in decoded.events]
         for event in events:
-            closed.extend(record.position for record in event.records if record.position is not None)
+            for record in event.records:
+                position = record.position
+                if position is not None:
+                    closed.append(position)
             alerts.extend(self._judge_event(event, now_ms))
         return Judged(alerts, closed, len(events))
 

@@ -58,6 +58,7 @@ def test_views_are_of_the_categories_that_were_said_and_warnings_are_there_befor
         assert may_warn(seen) or not warnings
         assert [view.category for view in event.views] == [view.category for view in made]
         assert event.categories is None or event.categories == list_categories(seen)
+        assert event.call == name
         assert all(warning in event.warnings for warning in warnings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from watchdogd.enrich.context import CONTEXTS, Contexts, name_programs
+from watchdogd.enrich.context import CONTEXTS, Contexts
 from watchdogd.entities import Process, ProcessKey
 
 
@@ -45,14 +45,20 @@ def test_a_script_that_is_not_the_one_does_not(argv: tuple[str, ...]) -> None:
     assert Contexts().describe(make_process("/usr/bin/python3.11", *argv), []) == ()
 
 
-def test_a_script_counts_only_below_an_interpreter_of_the_system() -> None:
-    assert name_programs(make_process("/tmp/python3", "python3", "/usr/bin/salt-call")) == ("/tmp/python3",)
-    assert name_programs(make_process("/usr/bin/vim", "vim", "/usr/bin/salt-call")) == ("/usr/bin/vim",)
+@pytest.mark.parametrize("exe", ["/tmp/python3", "/usr/bin/vim"])
+def test_a_script_counts_only_below_an_interpreter_of_the_system(exe: str) -> None:
+    assert Contexts().describe(make_process(exe, "python3", "/usr/bin/salt-call"), []) == ()
+
+
+def test_a_script_counts_beside_its_interpreter() -> None:
+    contexts = Contexts({"own": ["/usr/bin/python3"]})
+    process = make_process("/usr/bin/python3", "python3", "/usr/bin/salt-call")
+    assert contexts.describe(process, [process]) == ("own", "configuration_management")
 
 
 def test_a_relative_script_is_found_from_its_folder() -> None:
     process = make_process("/usr/bin/python3", "python3", "bin/salt-call", cwd="/usr")
-    assert name_programs(process) == ("/usr/bin/python3", "/usr/bin/salt-call")
+    assert Contexts().describe(process, []) == ("configuration_management",)
 
 
 def test_what_no_package_holds_stands_for_nothing_unless_named() -> None:

@@ -101,9 +101,11 @@ def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool =
     views: Sequence[View] = ()
     categories: frozenset[str] | None = None
     process: Process | None = None
+    call: str | None = None
     cwd = _read_cwd(parts.cwd) if parts.cwd is not None else None
     if parts.syscall is not None:
         facts = read_syscall(parts.syscall)
+        call = facts.name
         argv = _read_argv(parts, facts, missing)
         if facts.items is not None and len(parts.paths) < facts.items:
             missing.append(f"{len(parts.paths)} of {facts.items} PATH records")
@@ -131,6 +133,7 @@ def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool =
         process=process,
         warnings=(*warnings, *missing) if warnings or missing else (),
         categories=categories,
+        call=call,
     )
     return Built(event, bool(missing))
 

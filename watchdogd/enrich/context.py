@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from posixpath import basename, isabs, join, normpath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,6 +178,16 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
 _INTERPRETERS: Final = ("python*", "perl*", "ruby*", "php*", "node", "nodejs", "sh", "bash", "dash", "java")
 _SYSTEM_FOLDERS: Final = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/", "/var/cfengine/")
 _CACHED: Final = 4_096
+_WITH_SCRIPT: Final = 2
+"""Arguments that a process has at least which runs a script."""
+
+
+class _Program(NamedTuple):
+    """What the path of a program says."""
+
+    contexts: tuple[str, ...]
+    interprets: bool
+    """What it does is said by the script that it runs."""
 
 
 class Contexts:
@@ -190,23 +200,36 @@ class Contexts:
     ) -> None:
         self._added = {name: tuple(patterns) for name, patterns in (added or {}).items()}
         self._is_packaged = is_packaged
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, _Program] = {}
 
     def describe(self, process: Process, lineage: Sequence[Process]) -> tuple[str, ...]:
         """Contexts of the process and of all that stands above it, each once, the nearest first."""
-        found: dict[str, None] = {}
-        for one in (process, *lineage):
-            for path in name_programs(one):
-                found.update(dict.fromkeys(self._look_up(path)))
-        return tuple(found)
+        found = self._describe_one(process)
+        for ancestor in lineage:
+            further = self._describe_one(ancestor)
+            if further and further != found:
+                found = tuple(dict.fromkeys((*found, *further)))
+        return found
 
-    def _look_up(self, path: str) -> tuple[str, ...]:
-        names = self._known.get(path)
-        if names is None:
-            if len(self._known) >= _CACHED:
-                self._known.clear()
-            names = self._known[path] = self._find(path)
-        return names
+    def _describe_one(self, process: Process) -> tuple[str, ...]:
+        exe = process.exe
+        if not exe:
+            return ()
+        program = self._known.get(exe) or self._look_up(exe)
+        if not program.interprets or len(process.argv) < _WITH_SCRIPT:
+            return program.contexts
+        script = _find_script(process)
+        if script is None:
+            return program.contexts
+        further = (self._known.get(script) or self._look_up(script)).contexts
+        return tuple(dict.fromkeys((*program.contexts, *further))) if further else program.contexts
+
+    def _look_up(self, path: str) -> _Program:
+        if len(self._known) >= _CACHED:
+            self._known.clear()
+        interprets = path.startswith(_SYSTEM_FOLDERS) and _fits(basename(path), _INTERPRETERS)
+        program = self._known[path] = _Program(self._find(path), interprets)
+        return program
 
     def _find(self, path: str) -> tuple[str, ...]:
         named = [name for name, patterns in self._added.items() if _fits(path, patterns)]
@@ -216,25 +239,20 @@ class Contexts:
         return tuple(dict.fromkeys((*named, *shipped)))
 
 
-def name_programs(process: Process) -> tuple[str, ...]:
-    """Paths that say which program a process is: its image, and the script that an interpreter runs.
+def _find_script(process: Process) -> str | None:
+    """The script that an interpreter runs, where it lies in a folder of the system.
 
-    Only the first argument can be the script: behind an option, the interpreter may do anything else with it.
+    Only the first argument can be it: behind an option, the interpreter may do anything else with it.
     """
-    exe = process.exe
-    if not exe:
-        return ()
-    if len(process.argv) < 2 or not exe.startswith(_SYSTEM_FOLDERS) or not _fits(basename(exe), _INTERPRETERS):  # noqa: PLR2004
-        return (exe,)
     script = process.argv[1]
     if script.startswith("-"):
-        return (exe,)
+        return None
     if not isabs(script):
         if process.cwd is None or "/" not in script:
-            return (exe,)
+            return None
         script = join(process.cwd, script)
     script = normpath(script)
-    return (exe, script) if script.startswith(_SYSTEM_FOLDERS) else (exe,)
+    return script if script.startswith(_SYSTEM_FOLDERS) else None
 
 
 def _fits(path: str, patterns: Sequence[str]) -> bool:

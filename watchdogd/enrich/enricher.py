@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
+_NOTED: Final = _FORKS | {"exit_group"}
 _ABOUT_GROUPS: Final = frozenset({"ADD_GROUP", "DEL_GROUP", "GRP_MGMT", "GRP_AUTH", "GRP_CHAUTHTOK", "CHGRP_ID"})
 """Here `id` is a group's."""
 
@@ -81,7 +82,8 @@ class Enricher:
     def _fill_views(self, source: tuple[Sequence[View], Process, tuple[Process, ...]]) -> Sequence[View]:
         views, process, lineage = source
         context = _describe_context(process, lineage)
-        context["Context"] = self._contexts.describe(process, lineage)
+        if contexts := self._contexts.describe(process, lineage):
+            context["Context"] = contexts
         return [replace(view, fields=_fill(view, context)) for view in views]
 
     def _place(self, tree: ProcessTree, event: Event, process: Process) -> tuple[Process, tuple[Process, ...], bool]:
@@ -95,7 +97,7 @@ class Enricher:
         if self._hosts.is_own(tree):
             process = self._name(process)
         placed, lineage = tree.place(process, time_ms, is_exec=is_exec)
-        if (said is None or said == {"syscall"}) and event.views and event.views[0].category == "syscall":
+        if event.call in _NOTED:
             _note_syscall(tree, event, process.pid)
         return placed, lineage, is_exec
 
@@ -160,20 +162,26 @@ def _read_flags(event: Event) -> int:
 def _describe_context(process: Process, lineage: tuple[Process, ...]) -> FieldMap:
     """Sigma field names of what the tree knows. `AncestorImages` is ours: every image above, parent first.
 
-    So is `Context` (context.py).
+    So is `Context` (context.py). What is unknown is left out.
     """
-    context: FieldMap = {
-        "Image": process.exe,
-        "CommandLine": " ".join(process.argv) if process.argv else None,
-        "CurrentDirectory": process.cwd,
-        "AncestorImages": tuple(ancestor.exe for ancestor in lineage if ancestor.exe),
-    }
+    context: FieldMap = {}
+    if process.exe is not None:
+        context["Image"] = process.exe
+    if process.argv:
+        context["CommandLine"] = " ".join(process.argv)
+    if process.cwd is not None:
+        context["CurrentDirectory"] = process.cwd
     if lineage:
+        if images := tuple([ancestor.exe for ancestor in lineage if ancestor.exe]):
+            context["AncestorImages"] = images
         parent = lineage[0]
         context["ParentProcessId"] = parent.pid
-        context["ParentImage"] = parent.exe
-        context["ParentCommandLine"] = " ".join(parent.argv) if parent.argv else None
-        context["ParentUser"] = parent.user
+        if parent.exe is not None:
+            context["ParentImage"] = parent.exe
+        if parent.argv:
+            context["ParentCommandLine"] = " ".join(parent.argv)
+        if parent.user is not None:
+            context["ParentUser"] = parent.user
     if process.user:
         context["User"] = process.user
     return context
@@ -184,11 +192,11 @@ def _fill(view: View, context: FieldMap) -> FieldMap:
 
     In an `authentication` view `User` is the account that was acted upon, which is not the process's.
     """
-    added: FieldMap = {
-        name: value for name, value in context.items() if value not in (None, ()) and name not in view.fields
-    }
+    fields = dict(view.fields)
+    for name, value in context.items():
+        if name not in fields:
+            fields[name] = value
     user = view.fields.get("User")
-    by_number = isinstance(user, str) and user.isdigit() and view.category != "authentication"
-    if by_number and "User" in context:
-        added["User"] = context["User"]
-    return {**view.fields, **added}
+    if "User" in context and isinstance(user, str) and user.isdigit() and view.category != "authentication":
+        fields["User"] = context["User"]
+    return fields

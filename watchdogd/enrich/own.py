@@ -42,14 +42,19 @@ class OwnProcesses:
         """Whether the process is the daemon or was started below it; `is_exec`: the event is a program's start."""
         if process is None:
             return False
-        if any(self._was_running(pid, time_ms) for pid in (process.ppid, *(ancestor.pid for ancestor in lineage))):
+        instances = self._instances
+        if process.ppid is not None and process.ppid in instances and self._was_running(process.ppid, time_ms):
             return True
+        for ancestor in lineage:
+            if ancestor.pid in instances and self._was_running(ancestor.pid, time_ms):
+                return True
         return self._was_running(process.pid, time_ms, _STARTING_MS if is_exec else None)
 
-    def _was_running(self, pid: int | None, time_ms: int, within_ms: int | None = None) -> bool:
-        return any(
+    def _was_running(self, pid: int, time_ms: int, within_ms: int | None = None) -> bool:
+        instances = self._instances.get(pid)
+        return instances is not None and any(
             instance.start_ms <= time_ms
             and (instance.last_ms is None or time_ms <= instance.last_ms + _GRACE_MS)
             and (within_ms is None or time_ms <= instance.start_ms + within_ms)
-            for instance in self._instances.get(pid or 0, ())
+            for instance in instances
         )
