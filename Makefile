@@ -30,7 +30,7 @@ e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; 
 	@tools/setup.sh dev
 	$(PY) -m pytest -m host
 
-differential: ## rules judged a second time in SQL: all recorded events, 40 times the generated ones (minutes)
+differential: ## rules judged a second time in SQL: all recorded events, 60 times the generated ones (minutes)
 	@tools/setup.sh dev
 	WATCHDOGD_DIFFERENTIAL=1 $(PY) -m pytest tests/match/differential -s
 

@@ -7,6 +7,6 @@ import os
 LARGE = bool(os.environ.get("WATCHDOGD_DIFFERENTIAL"))
 
 
-def choose_examples(sample: int, *, times: int = 40) -> int:
+def choose_examples(sample: int, *, times: int = 60) -> int:
     """Examples that hypothesis makes."""
     return sample * times if LARGE else sample
