@@ -334,3 +334,40 @@ class TestExplain:
 
     def test_a_missing_log(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert rules(capsys, "explain", "shell", "nowhere.log")[0] == 2
+
+
+@pytest.mark.usefixtures("folder")
+class TestBlind:
+    def test_what_the_file_does_not_feed_is_named_with_its_line(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        loaded = tmp_path / "audit.rules"
+        loaded.write_text("-a always,exit -F arch=b64 -S execve -k exec\n")
+        status, out, err = rules(capsys, "list", "--blind", "--audit-rules", str(loaded))
+        assert (status, err) == (0, "")
+        assert out.splitlines() == [
+            "blind   low  Shadow \\x1b[31mread  records.yml",
+            "        -a always,exit -F arch=b64 -F path=/etc/shadow -F perm=r -k shadow_access",
+            f"1 blind, 0 partly, 1 fed, 0 cannot be told; 1 audit rules from {loaded}",
+        ]
+
+    def test_json(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        (tmp_path / "audit.rules").write_text("-D\n")
+        _, out, _ = rules(
+            capsys, "list", "--blind", "--level", "high", "--audit-rules", "audit.rules", "--format", "json"
+        )
+        found = json.loads(out)
+        assert [(rule["title"], rule["state"], rule["missing"]) for rule in found["rules"]] == [
+            ("Shell started", "blind", ["-a always,exit -F arch=b64 -S execve,execveat -k exec"])
+        ]
+        assert (found["audit_rules"], found["fed"], found["unknown"]) == (0, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [(("--blind", "--audit-rules", "none"), "cannot read the audit rules in none"),
+         (("--audit-rules", "none"), "--audit-rules goes with --blind")],
+    )  # fmt: skip
+    def test_mistakes(self, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
+        status, _, err = rules(capsys, "list", *arguments)
+        assert status == 2
+        assert said in err

@@ -55,6 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", choices=[str(level) for level in Level], help="only rules of this level or above")
     parser.add_argument("--tactic", metavar="NAME", help="only rules of this ATT&CK tactic: `execution` or `TA0002`")
     parser.add_argument("--inactive", action="store_true", help="only rules that can never match here")
+    parser.add_argument("--blind", action="store_true", help="only rules that the loaded audit rules cannot feed")
+    parser.add_argument(
+        "--audit-rules", metavar="FILE", type=Path, help="with --blind: rules of this file instead of the loaded ones"
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one array")
 
 
@@ -67,13 +71,22 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, environ=os.environ, overrides={})
     sources = choose_sources(config, args.rules, Path.cwd())
     folders = sources.folders
+    if args.audit_rules is not None and not args.blind:
+        raise WatchdogdError("--audit-rules goes with --blind")
+    ruleset = load_sources(sources)
     rows = [
         row
-        for row in list_rows(load_sources(sources), folders)
+        for row in list_rows(ruleset, folders)
         if (args.level is None or row.rule.level.rank >= Level(args.level).rank)
         and (tactic is None or f"attack.{tactic}" in row.rule.tags)
         and (row.reason or not args.inactive)
     ]
+    if args.blind:
+        from watchdogd.cli.rules_blind import find_blind, print_blind  # noqa: PLC0415 - as above
+
+        blind = find_blind(ruleset, rows, args.audit_rules)
+        print_blind(blind, as_json=args.format == "json")
+        return 0
     if args.format == "json":
         sys.stdout.write(msgspec.json.format(msgspec.json.encode([document(row) for row in rows])).decode() + "\n")
     else:
