@@ -4,10 +4,13 @@
     apt-get install auditd linux-libc-dev libc6-dev linux-libc-dev-arm64-cross linux-libc-dev-armhf-cross
     tools/generate_tables.py            # writes the file
     tools/generate_tables.py --check    # exit 1 where the file differs from what would be written
+    tools/generate_tables.py --newer FOLDER    # first read what newer headers know beyond these into newer_headers.json
 
 Sources: `ausyscall ARCH --dump`, libaudit.so.1 (names of record types, as ausearch prints them), libauparse.so.0 (what
 ausearch calls the values of a field), and headers: those of the kernel (linux/, asm-generic/, asm/), for names that it
-keeps to itself glibc's (bits/, sys/), and for arm's own numbers the cross packages'.
+keeps to itself glibc's (bits/, sys/), and for arm's own numbers the cross packages'. Numbers of syscalls and of
+io_uring's operations that came later stand in newer_headers.json. FOLDER is where `dpkg-deb -x` put a newer
+linux-libc-dev (one that holds the headers of every architecture).
 """
 
 from __future__ import annotations
@@ -20,15 +23,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TARGET = Path(__file__).resolve().parent.parent / "watchdogd" / "decode" / "tables.json"
+NEWER = Path(__file__).resolve().parent / "newer_headers.json"
 INCLUDE = Path("/usr/include")
 ARM_INCLUDES = {"aarch64": Path("/usr/aarch64-linux-gnu/include"), "arm": Path("/usr/arm-linux-gnueabihf/include")}
 ARCHITECTURES = ("x86_64", "i386", "aarch64", "arm")
+SYSCALL_HEADERS = {
+    "x86_64": "x86/asm/unistd_64.h",
+    "x32": "x86/asm/unistd_x32.h",
+    "i386": "x86/asm/unistd_32.h",
+    "aarch64": "arm64/asm/unistd_64.h",
+    "arm": "arm/asm/unistd-eabi.h",
+}
+FIRST_X32 = 512
 FIRST_TYPE, LAST_TYPE = 1000, 2999
 X86_64_ELF = 0xC000003E
 SYSCALL_RECORD = 1300
@@ -91,8 +103,38 @@ def count_enum(text: str, name: str) -> dict[str, int]:
 def describe_source() -> str:
     """Which versions the tables come from; another version may know more."""
     audit = subprocess.run(["auditctl", "-v"], check=True, capture_output=True, text=True).stdout.split()[-1]
-    code = read_defines(read_header("linux/version.h"), "LINUX_VERSION_CODE")["LINUX_VERSION_CODE"]
-    return f"audit-userspace {audit}, linux headers {code >> 16}.{code >> 8 & 255}"
+    return f"audit-userspace {audit}, linux headers {read_version(INCLUDE)} (newer calls: {read_newer()['source']})"
+
+
+def read_version(include: Path) -> str:
+    """The kernel's, of which the headers are."""
+    code = read_defines(read_header("linux/version.h", include), "LINUX_VERSION_CODE")["LINUX_VERSION_CODE"]
+    return f"{code >> 16}.{code >> 8 & 255}"
+
+
+def read_newer() -> dict[str, Any]:
+    """What `write_newer` wrote."""
+    return dict(json.loads(NEWER.read_text()))
+
+
+def write_newer(folder: Path) -> None:
+    """Keep what the headers below a folder know of syscalls beyond ausyscall, and of io_uring."""
+    include, own = folder / "usr/include", folder / "usr/lib/linux/uapi"
+    calls = {}
+    for arch, header in SYSCALL_HEADERS.items():
+        text = re.sub(r"\(__(?:X32_SYSCALL_BIT|NR_SYSCALL_BASE) \+ (\d+)\)", r"\1", (own / header).read_text())
+        numbers = read_defines(text, r"__NR_(?!syscalls|SYSCALL)\w+")
+        known = ausyscall(arch) if arch in ARCHITECTURES else {str(number): "" for number in range(FIRST_X32)}
+        calls[arch] = {number: name for number, name in strip_names(numbers, "__NR_").items() if number not in known}
+    operations = count_enum(read_header("linux/io_uring.h", include), "io_uring_op")
+    newer = {
+        "source": f"linux headers {read_version(include)}",
+        "syscalls": {arch: dict(sorted(names.items(), key=lambda row: int(row[0]))) for arch, names in calls.items()},
+        "io_uring": strip_names(
+            {name: number for name, number in operations.items() if name != "IORING_OP_LAST"}, "IORING_OP_"
+        ),
+    }
+    NEWER.write_text(json.dumps(newer, indent=1) + "\n")
 
 
 def list_architectures() -> dict[str, str]:
@@ -109,8 +151,14 @@ def list_architectures() -> dict[str, str]:
     return found
 
 
-def list_syscalls(arch: str) -> dict[str, str]:
-    """Number to name, from ausyscall."""
+def list_syscalls() -> dict[str, dict[str, str]]:
+    """Number to name by architecture; x32 has its own calls alone, without the bit that marks them."""
+    newer = read_newer()["syscalls"]
+    return {arch: ausyscall(arch) | newer[arch] for arch in ARCHITECTURES} | {"x32": newer["x32"]}
+
+
+def ausyscall(arch: str) -> dict[str, str]:
+    """Number to name, from audit's own tool."""
     done = subprocess.run(["ausyscall", arch, "--dump"], check=True, capture_output=True, text=True)
     return dict(re.findall(r"^([0-9]+)\t(\S+)$", done.stdout, re.MULTILINE))
 
@@ -366,6 +414,7 @@ def list_names() -> dict[str, dict[str, str]]:
         "filter list": ask_library("audit_flag_to_name", range(16)),
         "file type": ask_library("audit_ftype_to_name", range(0, 0o200000, 0o010000)),
         "seccomp": list_seccomp_actions(),
+        "io_uring": read_newer()["io_uring"],
         "fanotify": strip_names(read_defines(read_header("linux/fanotify.h"), r"FAN_(?:ALLOW|DENY)"), "FAN_"),
     }
 
@@ -379,7 +428,7 @@ def build_tables() -> dict[str, object]:
         "source": describe_source(),
         "types": list_types(),
         "architectures": list_architectures(),
-        "syscalls": {arch: list_syscalls(arch) for arch in ARCHITECTURES},
+        "syscalls": list_syscalls(),
         "errno": list_errno(),
         "signals": name_numbers(signals),
         "capabilities": [name.removeprefix("CAP_").lower() for name in sorted(sizes, key=lambda name: sizes[name])],
@@ -407,7 +456,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="generate watchdogd/decode/tables.json")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     parser.add_argument("--source", action="store_true", help="print the versions that would be read, write nothing")
+    parser.add_argument("--newer", type=Path, metavar="FOLDER", help="read newer headers before")
     options = parser.parse_args()
+    if options.newer is not None:
+        write_newer(options.newer)
     if options.source:
         print(describe_source())
         return 0

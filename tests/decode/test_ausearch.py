@@ -198,7 +198,9 @@ def test_every_syscall_has_ausearch_s_name(arch: str, tmp_path: Path) -> None:
     names = tables.load_tables().syscalls[arch].values()
     wrong = ask(tmp_path, [call(arch, name) for name in names])
     assert len(names) > 280
-    assert [each for each in wrong if each.name == "syscall"] == []
+    newer = {each.raw for each in wrong if each.theirs == f"unknown-syscall({each.raw})"}
+    assert [each for each in wrong if each.name == "syscall" and each.raw not in newer] == []
+    assert len(newer) < 30
 
 
 def test_every_number_in_a_field(tmp_path: Path) -> None:

@@ -100,6 +100,97 @@ def test_an_openat2_without_its_own_record_is_taken_for_writing() -> None:
     assert [(each.category, each.action) for each in torn.views] == [("file_event", "write")]
 
 
+def uring(operation: int, *bodies: str, success: str = "yes") -> Event:
+    record = (
+        f"URINGOP uring_op={operation} success={success} exit=0 items={len(bodies)} ppid=1 pid=2 uid=0 gid=0 euid=0 "
+        "suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 key=(null)"
+    )
+    (event,) = decode_lines(
+        [f"type={kind} msg=audit(1.000:1): {rest}".encode() for kind, _, rest in map(_cut, (record, *bodies))]
+    )
+    return event
+
+
+def _cut(body: str) -> tuple[str, str, str]:
+    return body.partition(" ")
+
+
+@pytest.mark.parametrize(
+    ("operation", "paths", "wanted"),
+    [
+        (18, [path('"/etc/shadow"')], [("file_event", "write", "/etc/shadow")]),
+        (28, [path('"/etc/shadow"')], [("file_event", "write", "/etc/shadow")]),
+        (18, [path('"/etc/cron.d/x"', "CREATE")], [("file_event", "create", "/etc/cron.d/x")]),
+        (36, [path('"/var/log/auth.log"', "DELETE")], [("file_delete", "delete", "/var/log/auth.log")]),
+        (37, [path('"/tmp/d"', "CREATE")], [("file_event", "mkdir", "/tmp/d")]),
+        (38, [path('"/etc/x"'), path('"/tmp/l"', "CREATE")], [("file_event", "symlink", "/tmp/l")]),
+        (39, [path('"/etc/x"'), path('"/tmp/l"', "CREATE")], [("file_event", "link", "/tmp/l")]),
+        (42, [path('"/bin/x"')], [("file_change", "setxattr", "/bin/x")]),
+        (
+            35,
+            [path('"/etc/a"', "DELETE"), path('"/etc/b"', "CREATE")],
+            [("file_event", "rename", "/etc/b"), ("file_rename", "rename", "/etc/b")],
+        ),
+        (18, [path('"a"')], [("file_event", "write", "<fd ?>/a")]),
+    ],
+)
+def test_what_io_uring_does_to_files_is_seen_as_calls_are(
+    operation: int, paths: list[str], wanted: list[tuple[str, str, str]]
+) -> None:
+    """The record tells neither flags nor folders: an open is taken for writing, as that of openat2 is."""
+    event = uring(operation, 'CWD cwd="/root"', *paths)
+    assert [(each.category, each.action, each.fields["TargetFilename"]) for each in event.views] == wanted
+
+
+def test_io_uring_connects_and_says_what_else_it_does() -> None:
+    (connection,) = uring(16, "SOCKADDR saddr=020001BB0A000001000000000000000000").views
+    assert (connection.category, connection.fields["DestinationIp"]) == ("network_connection", "10.0.0.1")
+    (failed,) = uring(18, path('"/etc/shadow"'), success="no").views
+    assert (failed.category, failed.fields["Outcome"]) == ("file_access", "failure")
+    assert [uring(number).views[0].fields["Syscall"] for number in (47, 22, 999)] == [
+        "sendto", "io_uring(read)", "io_uring(999)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "action", "mode"),
+    [("452", "chmod", "0755"), ("463", "setxattr", None), ("466", "removexattr", None), ("469", "setattr", None)],
+)
+def test_calls_that_are_newer_than_ausyscall_change_files_as_their_elders(
+    number: str, action: str, mode: str | None
+) -> None:
+    for arch in ("c000003e", "40000003", "c00000b7", "40000028"):
+        (change,) = decode('CWD cwd="/srv"', path('"x"'), arch=arch, syscall=number, a0="ffffff9c", a2="1ed").views
+        assert (change.category, change.action) == ("file_change", action)
+        assert (change.fields["TargetFilename"], change.fields.get("Mode")) == ("/srv/x", mode)
+
+
+@pytest.mark.parametrize("number", ["212", "207", "198"])
+def test_owners_are_changed_by_i386_s_wide_calls_too(number: str) -> None:
+    (change,) = decode(path('"/etc/x"'), arch="40000003", syscall=number).views
+    assert (change.category, change.action) == ("file_change", "chown")
+
+
+def test_calls_of_x32_are_those_of_x86_64() -> None:
+    """x32's numbers are marked by a bit, and some are its own."""
+    (opened,) = decode(path('"/etc/x"'), syscall=str(0x40000002), a1="1").views
+    assert (opened.category, opened.action) == ("file_event", "write")
+    for number in (0x40000000 + 520, 520):
+        started = decode('EXECVE argc=1 a0="x"', syscall=str(number))
+        assert [each.category for each in started.views] == ["process_creation"]
+        assert {name: text for name, _, text in started.records[0].fields}["syscall"] == "execve"
+    (plain,) = decode(syscall=str(0x40000000 + 9999)).views
+    assert plain.fields["Syscall"] == "syscall(1073751823)"
+
+
+def test_ipv4_through_an_ipv6_socket_is_ipv4() -> None:
+    mapped = "0A0001BB00000000" + "00" * 10 + "FFFF0A000001" + "00000000"
+    event = decode(f"SOCKADDR saddr={mapped}", syscall="42")
+    assert view(event, "network_connection").fields["DestinationIp"] == "10.0.0.1"
+    record = next(each for each in event.records if each.type == "SOCKADDR")
+    assert "::ffff:10.0.0.1" in record.fields[0][2]
+
+
 def test_execveat_below_an_open_directory_is_not_guessed() -> None:
     event = decode('EXECVE argc=1 a0="x"', 'CWD cwd="/srv"', path('"x"'), syscall="322", a0="5", exe="(null)")
     assert view(event, "process_creation").fields["Image"] == "<fd 5>/x"

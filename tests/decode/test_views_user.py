@@ -54,6 +54,12 @@ def login(what: str, where: str = "hostname=? addr=192.0.2.9 terminal=ssh", resu
             {"User": "0", "SourceIp": "192.0.2.9", "SourceHostname": "192.0.2.9"},
         ),
         (
+            "USER_LOGIN",
+            'op=login id=0 exe="/usr/sbin/sshd" hostname=? addr=::ffff:192.0.2.9 terminal=ssh res=success',
+            "success",
+            {"User": "0", "SourceIp": "192.0.2.9"},
+        ),
+        (
             "USER_CMD",
             'cwd="/home/bob" cmd=636174202F6574632F736861646F77 exe="/usr/bin/sudo" terminal=pts/0 res=failed',
             "failure",

@@ -246,7 +246,7 @@ _ROWS: Final[tuple[tuple[str, Mapping[str, Meaning]], ...]] = (
     ("access", {"a1": _flags("access", "F_OK")}),
     ("faccessat faccessat2", {**_IN_FOLDER, "a2": _flags("access", "F_OK")}),
     ("openat2 unlinkat newfstatat fstatat64 futimesat utimensat readlinkat statx execveat", _IN_FOLDER),
-    ("name_to_handle_at", _IN_FOLDER),
+    ("name_to_handle_at setxattrat getxattrat listxattrat removexattrat file_getattr file_setattr", _IN_FOLDER),
     ("symlinkat", {"a1": _descriptor}),
     ("linkat renameat renameat2", {**_IN_FOLDER, "a2": _descriptor}),
     ("kill tkill", {"a1": _signal}),

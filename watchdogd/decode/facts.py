@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from watchdogd.decode import tables
 from watchdogd.decode.actor import Actor, present, read_actor
 from watchdogd.decode.arguments import name_call
 from watchdogd.decode.interpret import known_there, parse_number
@@ -39,6 +40,20 @@ _RECALLED_BYTES: Final = 512
 _OUTCOMES: Final = {"yes": "success", "no": "failure"}
 _OUTCOMES_RAW: Final = {b"yes": "success", b"no": "failure"}
 
+_URING_CALLS: Final = {
+    **{
+        name: name
+        for name in (
+            *("openat", "openat2", "unlinkat", "renameat", "mkdirat", "symlinkat", "linkat", "setxattr", "fsetxattr"),
+            *("getxattr", "fgetxattr", "statx", "connect", "accept", "bind", "listen", "socket", "sendmsg", "recvmsg"),
+        )
+    },
+    "send": "sendto",
+    "send_zc": "sendto",
+    "sendmsg_zc": "sendmsg",
+}
+"""io_uring's operations that do what a call does."""
+
 
 class SyscallFacts(msgspec.Struct, frozen=True, gc=False):
     """A SYSCALL (or URINGOP) record as views read it. What the record lacks is None."""
@@ -46,13 +61,14 @@ class SyscallFacts(msgspec.Struct, frozen=True, gc=False):
     name: str
     """Syscall by name, of i386's socketcall and ipc the call they carry.
 
-    Where the tables lack the number it is what the recording host called it, or `syscall(NUMBER)`.
+    Where the tables lack the number it is what the recording host called it, or `syscall(NUMBER)`. Of io_uring it is
+    the call that does the same, or `io_uring(OPERATION)`.
     """
     outcome: str
     """`success`, `failure` or `unknown`."""
     exit: str | None
     args: tuple[str, ...]
-    """The four registers as written, in hex."""
+    """The four registers as written, in hex; empty where the record has none (io_uring)."""
     items: int | None
     """How many PATH records belong to the event."""
     actor: Actor
@@ -164,15 +180,21 @@ def _read_syscall_fields(line: AuditLine) -> SyscallFacts:
     get = line.values.get
     number = get("syscall")
     operation = get("uring_op")
-    unnamed = f"io_uring({operation})" if operation is not None else f"syscall({number or '?'})"
+    name = name_call(get("arch"), number, get("a0")) if operation is None else _name_operation(operation)
     return SyscallFacts(
-        name=name_call(get("arch"), number, get("a0")) or known_there(line.enriched, "syscall") or unnamed,
+        name=name or known_there(line.enriched, "syscall") or f"syscall({number or '?'})",
         outcome=_OUTCOMES.get(get("success") or "", "unknown"),
         exit=get("exit"),
         args=tuple(get(name) or "" for name in ("a0", "a1", "a2", "a3")),
         items=parse_number(get("items")),
         actor=read_actor(line),
     )
+
+
+def _name_operation(number: str) -> str:
+    """The call that an operation of io_uring stands for; of those that no call is like, `io_uring(NAME)`."""
+    name = tables.name_operation(number) or number
+    return _URING_CALLS.get(name, f"io_uring({name})")
 
 
 def _string(raw: bytes) -> str | None:

@@ -27,6 +27,8 @@ _MIN_NETLINK: Final = 12
 _MIN_AX25: Final = 9
 _MIN_ATMPVC: Final = 8
 _X25_CHARS: Final = 15
+_INET_DOTS: Final = 3
+_MAPPED: Final = "::ffff:"
 
 
 class SocketAddress(msgspec.Struct, frozen=True):
@@ -68,6 +70,14 @@ def decode_sockaddr(text: str) -> SocketAddress | None:  # noqa: PLR0911 - one f
     if family in _TOO_SHORT:
         return SocketAddress(name, other=_TOO_SHORT[family])
     return SocketAddress(name, other=_describe_rare(family, data, "little" if little else "big"))
+
+
+def unmap(address: str | None) -> str | None:
+    """An IPv4 address that came through an IPv6 socket (`::ffff:10.0.0.1`) as what it is; others as they are."""
+    if address is None or not address.lower().startswith(_MAPPED):
+        return address
+    rest = address[len(_MAPPED) :]
+    return rest if rest.count(".") == _INET_DOTS else address
 
 
 def _describe_rare(family: int, data: bytes, order: Literal["little", "big"]) -> str:

@@ -12,6 +12,9 @@ LOGIN_TYPE: Final = 1006
 _FIRST_USER_TYPE: Final = 1100
 _FIRST_EVENT_TYPE: Final = 1300
 _KERNEL_TYPE: Final = 2000
+_X86_64: Final = "c000003e"
+_X32_BIT: Final = 0x40000000
+_INT_DIGITS: Final = 10
 _FIRST_ANOMALY_TYPE: Final = 2100
 
 
@@ -24,7 +27,7 @@ class Tables(msgspec.Struct, frozen=True):
     architectures: dict[str, str]
     """Name by AUDIT_ARCH_*, in hex as records write it."""
     syscalls: dict[str, dict[str, str]]
-    """By architecture name, then number."""
+    """By architecture name, then number. `x32` has what x86_64 calls otherwise, without the bit that marks it."""
     errno: dict[str, tuple[str, str]]
     """Name and text."""
     signals: dict[str, str]
@@ -97,7 +100,25 @@ def name_architecture(arch: str | None) -> str:
 def name_syscall(arch: str | None, number: str | None) -> str | None:
     """Syscall by the record's `arch` (hex) and number, None where unknown."""
     names = load_tables().syscalls.get(name_architecture(arch))
-    return names.get(number) if names is not None and number is not None else None
+    if names is None or number is None:
+        return None
+    name = names.get(number)
+    return name if name is not None or arch != _X86_64 else _name_x32(number)
+
+
+@functools.lru_cache(maxsize=64)
+def _name_x32(number: str) -> str | None:
+    """x32 marks its calls by a bit; older kernels took its own ones without it, too. `arch` is that of x86_64."""
+    if len(number) > _INT_DIGITS or not number.isdecimal():
+        return None
+    call = str(int(number) & ~_X32_BIT)
+    known = load_tables().syscalls
+    return known["x32"].get(call) or known["x86_64"].get(call)
+
+
+def name_operation(number: str | None) -> str | None:
+    """io_uring's operation by the record's `uring_op`, None where unknown."""
+    return load_tables().names["io_uring"].get(number) if number is not None else None
 
 
 def name_flags(flags: tuple[tuple[int, str], ...], value: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from watchdogd.decode.actor import describe_actor
 from watchdogd.decode.arguments import parse_hex
 from watchdogd.decode.facts import PathFacts, SyscallFacts, read_path
-from watchdogd.decode.sockaddr import SocketAddress, decode_sockaddr
+from watchdogd.decode.sockaddr import SocketAddress, decode_sockaddr, unmap
 from watchdogd.entities import View
 
 if TYPE_CHECKING:
@@ -143,7 +143,10 @@ def _open_flags(seen: Observation) -> int:
         written = seen.open_how.get("oflag") if seen.open_how is not None else None
         flags = _parse_octal(written)
         return _O_ACCMODE if flags is None else flags  # without that record the worst is assumed
-    return parse_hex(seen.facts.args[2 if seen.name == "openat" else 1]) or 0
+    register = seen.facts.args[2 if seen.name == "openat" else 1]
+    if not register:  # io_uring's records have no registers: as above
+        return _O_ACCMODE
+    return parse_hex(register) or 0
 
 
 def _parse_octal(raw: str | None) -> int | None:
@@ -228,7 +231,7 @@ def _view_connection(seen: Observation, warnings: list[str]) -> list[View]:  # n
     initiated = seen.name in {"connect", "sendto", "sendmsg"}
     fields = describe_actor(seen.actor)
     side = "Source" if seen.name in {"accept", "accept4"} else "Destination"
-    _set(fields, f"{side}Ip", address.address)
+    _set(fields, f"{side}Ip", unmap(address.address))
     _set(fields, f"{side}Port", address.port)
     fields["Protocol"] = "unknown"
     fields["Initiated"] = "true" if initiated else "false"
@@ -272,7 +275,7 @@ def _resolve(seen: Observation, item: PathFacts, at: int | None) -> str | None:
     if at is not None:
         descriptor = seen.facts.args[at]
         if descriptor not in _AT_FDCWD:
-            return f"<fd {parse_hex(descriptor)}>{'/' if name else ''}{name}"
+            return f"<fd {parse_hex(descriptor) if descriptor else '?'}>{'/' if name else ''}{name}"
     return _normalise(f"{seen.cwd}/{name}") if seen.cwd is not None else name
 
 
@@ -295,7 +298,9 @@ _AT_CALLS: Final[dict[str, tuple[int, ...]]] = {
         (
             *("openat", "openat2", "mkdirat", "mknodat", "unlinkat", "fchmodat", "fchmodat2", "fchownat"),
             *("futimesat", "utimensat", "execveat", "faccessat", "faccessat2", "newfstatat", "fstatat64", "statx"),
-            *("readlinkat", "name_to_handle_at", "open_tree", "fspick", "mount_setattr"),
+            *("readlinkat", "name_to_handle_at", "open_tree", "open_tree_attr", "fspick", "mount_setattr"),
+            *("setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr", "file_setattr"),
+            "utimensat_time64",
         ),
         (0,),
     ),
@@ -319,12 +324,19 @@ _ACTIONS: Final = {
     "fchown": "chown",
     "fchownat": "chown",
     "lchown": "chown",
+    "chown32": "chown",
+    "fchown32": "chown",
+    "lchown32": "chown",
     "lsetxattr": "setxattr",
     "fsetxattr": "setxattr",
+    "setxattrat": "setxattr",
     "lremovexattr": "removexattr",
     "fremovexattr": "removexattr",
+    "removexattrat": "removexattr",
+    "file_setattr": "setattr",
     "utime": "utimes",
     "utimensat": "utimes",
+    "utimensat_time64": "utimes",
     "futimesat": "utimes",
 }
 """One name for each family of calls, where it is not the call's own."""
@@ -341,8 +353,9 @@ _BUILDERS: Final[dict[str, Builder]] = {
     **dict.fromkeys(
         (
             *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
-            *("setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr"),
-            *("utime", "utimes", "utimensat", "futimesat"),
+            *("chown32", "fchown32", "lchown32", "setxattr", "lsetxattr", "fsetxattr", "setxattrat"),
+            *("removexattr", "lremovexattr", "fremovexattr", "removexattrat", "file_setattr"),
+            *("utime", "utimes", "utimensat", "utimensat_time64", "futimesat"),
         ),
         _view_change,
     ),

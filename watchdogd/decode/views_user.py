@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from watchdogd.decode import tables
 from watchdogd.decode.actor import Actor, describe_actor, plain, present
 from watchdogd.decode.interpret import UNSET_ID, decode_string
+from watchdogd.decode.sockaddr import unmap
 from watchdogd.entities import View
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _describe_logon(line: AuditLine) -> FieldMap:
     described = {
         "User": account or actor,
         "SubjectUser": actor,
-        "SourceIp": plain(values.get("addr")),
+        "SourceIp": unmap(plain(values.get("addr"))),
         "SourceHostname": plain(values.get("hostname")),
         "Terminal": plain(values.get("terminal") or values.get("tty")),
         "CommandLine": present(values.get("cmd")),
