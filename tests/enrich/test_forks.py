@@ -351,3 +351,20 @@ def test_children_of_a_manager_do_not_inherit_its_unit(proc: FakeProc) -> None:
     event = tell(write_syscall("execve", 6, 5, SHELL), tree=ProcessTree(proc.reader))
     assert event.process is not None
     assert event.process.unit is None
+
+
+def test_io_uring_s_records_lack_program_and_login_which_the_process_keeps() -> None:
+    stamp = f"msg=audit({BASE_MS // 1000}.005:900)"
+    ids = "ppid=1 pid=10 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0"
+    operation = [
+        f"type=URINGOP {stamp}: uring_op=18 success=yes exit=5 items=1 {ids} key=(null)",
+        f'type=PATH {stamp}: item=0 name="/etc/x" inode=1 dev=08:01 mode=0100644 rdev=00:00 nametype=CREATE',
+        f"type=EOE {stamp}: ",
+    ]
+    story = (write_syscall("execve", 10, 1, CURL, argv=("curl", "x")), operation)
+    opened = tell(*story)
+    (view,) = opened.views
+    wanted = {"Image": CURL, "CommandLine": "curl x", "LogonId": "1001", "TerminalSessionId": "3", "User": "0"}
+    assert {name: view.fields.get(name) for name in wanted} == wanted
+    child = tell(*story, write_syscall("execve", 11, 10, ID, at_ms=9))
+    assert [(parent.uid, parent.auid, parent.session) for parent in child.lineage] == [(0, 1001, "3")]

@@ -172,18 +172,28 @@ def _describe_context(process: Process, lineage: tuple[Process, ...]) -> FieldMa
     if process.cwd is not None:
         context["CurrentDirectory"] = process.cwd
     if lineage:
-        if images := tuple([ancestor.exe for ancestor in lineage if ancestor.exe]):
-            context["AncestorImages"] = images
-        parent = lineage[0]
-        context["ParentProcessId"] = parent.pid
-        if parent.exe is not None:
-            context["ParentImage"] = parent.exe
-        if parent.argv:
-            context["ParentCommandLine"] = " ".join(parent.argv)
-        if parent.user is not None:
-            context["ParentUser"] = parent.user
+        context |= _describe_parents(lineage)
     if process.user:
         context["User"] = process.user
+    if process.auid is not None:
+        context["LogonId"] = str(process.auid)
+    if process.session is not None:
+        context["TerminalSessionId"] = process.session
+    return context
+
+
+def _describe_parents(lineage: tuple[Process, ...]) -> FieldMap:
+    parent = lineage[0]
+    context: FieldMap = {}
+    if images := tuple([ancestor.exe for ancestor in lineage if ancestor.exe]):
+        context["AncestorImages"] = images
+    context["ParentProcessId"] = parent.pid
+    if parent.exe is not None:
+        context["ParentImage"] = parent.exe
+    if parent.argv:
+        context["ParentCommandLine"] = " ".join(parent.argv)
+    if parent.user is not None:
+        context["ParentUser"] = parent.user
     return context
 
 

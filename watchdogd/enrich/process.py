@@ -289,10 +289,19 @@ def _is_new_image(node: Node, seen: Process, time_ms: int) -> bool:
 def _update_login(node: Node, seen: Process) -> None:
     """Take over who the process is now: setuid and logins need no exec."""
     known = node.process
+    if _lacks_login(seen):
+        if seen.uid is not None and seen.uid != known.uid:
+            node.process = replace(known, uid=seen.uid, user=seen.user)
+        return
     if (known.uid, known.auid, known.session) != (seen.uid, seen.auid, seen.session):
         node.process = replace(
             known, uid=seen.uid, user=seen.user, auid=seen.auid, login=seen.login, session=seen.session
         )
+
+
+def _lacks_login(seen: Process) -> bool:
+    """Whether the record does not say who logged in, as io_uring's do: they name no program either."""
+    return seen.exe is None and seen.comm is None and seen.auid is None and seen.session is None
 
 
 def _inherit_unit(seen: Process, parent: Node | None) -> str | None:
@@ -331,6 +340,7 @@ def _cut_argv(process: Process) -> Process:
 def _complete(seen: Process, node: Node) -> Process:
     """What this event says, completed by what earlier events said of the same process."""
     known = node.process
+    login = known if _lacks_login(seen) else seen
     return Process(
         key=known.key,
         pid=seen.pid,
@@ -341,10 +351,10 @@ def _complete(seen: Process, node: Node) -> Process:
         cwd=seen.cwd or known.cwd,
         uid=seen.uid,
         user=seen.user,
-        auid=seen.auid,
-        login=seen.login,
-        session=seen.session,
-        tty=seen.tty,
+        auid=login.auid,
+        login=login.login,
+        session=login.session,
+        tty=login.tty,
         unit=known.unit,
         container=known.container,
     )
