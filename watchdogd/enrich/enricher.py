@@ -194,6 +194,8 @@ def _describe_parents(lineage: tuple[Process, ...]) -> FieldMap:
         context["ParentCommandLine"] = " ".join(parent.argv)
     if parent.user is not None:
         context["ParentUser"] = parent.user
+    elif parent.uid is not None:
+        context["ParentUser"] = str(parent.uid)
     return context
 
 
