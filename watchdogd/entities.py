@@ -184,6 +184,37 @@ class LazyViews(Sequence[View]):
         return hash(self.made)
 
 
+class LazyFields(Mapping[str, str]):
+    """Fields that are collected when the first of them is asked for: not every match becomes an alert."""
+
+    __slots__ = ("_collect", "_found")
+
+    def __init__(self, collect: Callable[[], dict[str, str]]) -> None:
+        """`collect` is called at most once."""
+        self._collect: Callable[[], dict[str, str]] | None = collect
+        self._found: dict[str, str] = {}
+
+    @property
+    def found(self) -> dict[str, str]:
+        """All of them."""
+        if self._collect is not None:
+            self._found = self._collect()
+            self._collect = None
+        return self._found
+
+    def __getitem__(self, name: str) -> str:
+        """As of a dict."""
+        return self.found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """As of a dict."""
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.found)
+
+
 class ProcessKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Unique on a host: boot id (empty in replay), pid, and start time in ms since the epoch."""
 
@@ -271,7 +302,7 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     rule: Rule
     event_ids: tuple[EventId, ...]
     """The completing event is last."""
-    fields: dict[str, str]
+    fields: Mapping[str, str]
     category: str
     """Log source category or service of the view that matched."""
     group: tuple[str, ...] | None = None

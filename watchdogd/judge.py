@@ -204,7 +204,7 @@ class Judge:
             outcome=view.outcome,
             events=match.event_ids,
             fields=view.fields,
-            matched=match.fields,
+            matched=dict(match.fields),
             process=event.process,
             lineage=event.lineage,
             group_key=_name_group(match, event),

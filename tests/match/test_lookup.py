@@ -16,7 +16,7 @@ from watchdogd.decode.arguments import interpret_argument
 from watchdogd.decode.decoder import Decoder
 from watchdogd.entities import Event, EventId, Level, Record, Rule, View
 from watchdogd.errors import Place
-from watchdogd.match import lookup, syntax
+from watchdogd.match import lookup, memory, syntax
 from watchdogd.match import tables as match_tables
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
@@ -51,7 +51,12 @@ def build_plain_engine(ruleset: RuleSet) -> Engine:
     of_records = by_view.pop(syntax.RECORDS, None)
     engine._records = None if of_records is None else AskAll(of_records)  # type: ignore[assignment]
     engine._views = {view: AskAll(numbers) for view, numbers in by_view.items()}  # type: ignore[misc]
+    engine._recalled.keep = forget  # type: ignore[method-assign, assignment]
     return engine
+
+
+def forget(*_: object) -> None:
+    """Remember nothing."""
 
 
 def decode(lines: Iterable[bytes]) -> list[Event]:
@@ -326,7 +331,7 @@ def count_remembered(engine: Engine) -> int:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "_REMEMBERED_BYTES", 20_000)
+    monkeypatch.setattr(memory, "_REMEMBERED_BYTES", 20_000)
     monkeypatch.setattr(lookup, "_KINDS_LIMIT", 3)
     keyword = Test(None, (Text((MANY, "needle 777", MANY)),))
     ruleset = make_ruleset(

@@ -129,12 +129,14 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
     @property
     def pieces(self) -> tuple[bytes, ...]:
         """Parts of the body that may come again, each of which can be read alone."""
-        if self.pieces_cache is not None:
-            return self.pieces_cache
-        data = self.record.data
-        if self.type == "PATH":
-            return cut_path(data, self.body_at)
-        return (data[self.body_at :],) if data.startswith(b"type=") else ()
+        pieces = self.pieces_cache
+        if pieces is None:
+            data = self.record.data
+            if self.type == "PATH":
+                pieces = self.pieces_cache = cut_path(data, self.body_at)
+            else:
+                pieces = self.pieces_cache = (data[self.body_at :],) if data.startswith(b"type=") else ()
+        return pieces
 
     def may_have(self, name: str) -> bool:
         """False only where there surely is no field of that name, in upper or lower case."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from watchdogd.entities import Match
+from watchdogd.entities import LazyFields, Match
 from watchdogd.match import syntax
 from watchdogd.match.compile import Compiled, compile_body, compile_detection, join_all, join_any
 from watchdogd.match.correlate import Correlator, Hit
 from watchdogd.match.evidence import collect_fields, find_names
-from watchdogd.match.index import find_clauses, find_types
+from watchdogd.match.index import find_clauses
 from watchdogd.match.lookup import RecordIndex, ViewIndex
+from watchdogd.match.memory import Budget
+from watchdogd.match.recall import ask_records
 from watchdogd.match.subject import RecordSubject, ViewSubject
 
 if TYPE_CHECKING:
@@ -48,11 +51,12 @@ class Engine:
         self.correlator = Correlator(ruleset.correlations, restrict)
         self._fed = self.correlator.fed_by
         self._rules: list[_Judged] = []
+        self._recalled = Budget()
         clauses: dict[str, dict[int, tuple[Atoms, ...]]] = {}
         for body in ruleset.bodies:
             if body.view and body.condition is not None:
                 clauses.setdefault(body.view, {})[len(self._rules)] = find_clauses(body)
-                self._rules.append(_compile_rule(body, body.condition))
+                self._rules.append(_compile_rule(body, body.condition, self._recalled))
         of_records = clauses.pop(syntax.RECORDS, None)
         self._records = None if of_records is None else RecordIndex(of_records)
         self._views = {view: ViewIndex(by_number) for view, by_number in clauses.items()}
@@ -113,17 +117,16 @@ class Engine:
         judged = self._rules[number]
         subjects = [subject for _, subject in named]
         if judged.holds(subjects):
-            fields = {} if judged.silent else collect_fields(judged.positive, named)
+            fields = LazyFields(partial(collect_fields, judged.positive, named))
             match = matches[number] = Match(judged.rule, (event.id,), fields, category)
             if judged.rule.id in self._fed:
                 hits.append(Hit(judged.rule.id, match, _put_first(judged.positive, subjects)))
 
 
-def _compile_rule(body: syntax.RuleBody, condition: syntax.Condition) -> _Judged:
+def _compile_rule(body: syntax.RuleBody, condition: syntax.Condition, recalled: Budget) -> _Judged:
     detections = compile_body(body)
-    types = {name: find_types(detection) for name, detection in body.detections.items()}
     if body.view == syntax.RECORDS:
-        asks = {name: _ask_records(compiled, types[name]) for name, compiled in detections.items()}
+        asks = {name: ask_records(compiled, recalled) for name, compiled in detections.items()}
     else:
         asks = {name: _ask_view(compiled) for name, compiled in detections.items()}
     positive = tuple(detections[name] for name in dict.fromkeys(find_names(condition)))
@@ -134,7 +137,7 @@ def compile_restriction(restriction: syntax.Restriction, view: str) -> Holds:
     """Compile a filter that acts on what a correlation takes from one rule, of that view."""
     detections = {name: compile_detection(detection) for name, detection in restriction.detections.items()}
     if view == syntax.RECORDS:
-        asks = {name: _ask_records(found, find_types(found.detection)) for name, found in detections.items()}
+        asks = {name: ask_records(found, Budget()) for name, found in detections.items()}
     else:
         asks = {name: _ask_view(found) for name, found in detections.items()}
     return _compile_condition(restriction.condition, asks)
@@ -163,16 +166,3 @@ def _ask_view(compiled: Compiled) -> Holds:
     """One view must satisfy the whole rule: it is the only subject."""
     holds = compiled.holds
     return lambda subjects: holds(subjects[0])
-
-
-def _ask_records(compiled: Compiled, types: frozenset[str] | None) -> Holds:
-    """One record must satisfy the whole selection; another selection may find another record."""
-    holds = compiled.holds
-
-    def hold_in_one(subjects: Sequence[Subject]) -> bool:
-        for subject in subjects:  # noqa: SIM110 - as in `compile`
-            if (types is None or subject.folded("type")[0] in types) and holds(subject):
-                return True
-        return False
-
-    return hold_in_one

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from watchdogd.entities import VOLATILE_FIELDS
 from watchdogd.match.index import PART, may_be_volatile
+from watchdogd.match.memory import Budget, Memory
 from watchdogd.match.subject import show_bytes, show_value
 from watchdogd.match.tables import Masks, Parts, Table
 
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from watchdogd.entities import AuditRecord, FieldTriple, FieldValue, View
     from watchdogd.match.index import Atoms
 
-_REMEMBERED_BYTES = 3 << 19
-"""Two generations of this size are kept, of records and of each view."""
-_REMEMBERED_CHARS = 512
-_ENTRY_BYTES = 160
-"""What a remembered text takes beside its characters, about."""
 _KINDS_LIMIT = 512
 """More types of records than there are: an attacker made them up."""
 _NUMBER_TEXT = re.compile(r"[a-z0-9_|,()/.: -]*")
@@ -36,35 +32,7 @@ _REGISTER_TEXT = re.compile(r"[a-z0-9_|,]*")
 """What a number's interpretation may hold, case-folded: names of errors; names of flags and the like."""
 
 
-class _Memory:
-    """Bits by text, in two generations: what is not asked for while one of them fills up is forgotten."""
-
-    __slots__ = ("old", "young")
-
-    def __init__(self) -> None:
-        self.young: dict[bytes | str, int] = {}
-        self.old: dict[bytes | str, int] = {}
-
-
-class _Budget:
-    """Bounds the memories that share it, in bytes."""
-
-    def __init__(self) -> None:
-        self._spent = 0
-        self.members: list[_Memory] = []
-
-    def keep(self, memory: _Memory, text: bytes | str, mask: int) -> None:
-        if len(text) > _REMEMBERED_CHARS:
-            return
-        self._spent += sys.getsizeof(text) + sys.getsizeof(mask) + _ENTRY_BYTES
-        if self._spent > _REMEMBERED_BYTES:
-            self._spent = 0
-            for member in self.members:
-                member.old, member.young = member.young, {}
-        memory.young[text] = mask
-
-
-class _Field(_Memory):
+class _Field(Memory):
     """One field of a view."""
 
     __slots__ = ("name", "table")
@@ -87,7 +55,7 @@ class ViewIndex:
             table.close()
         self._lines = tables.pop(None, None)
         self._fields = [_Field(name, table) for name, table in tables.items() if name is not None]
-        self._budget = _Budget()
+        self._budget = Budget()
         self._budget.members += self._fields
 
     def find(self, view: View, records: Sequence[AuditRecord]) -> Sequence[int]:
@@ -111,12 +79,12 @@ class ViewIndex:
 
     def _look_up(self, field: _Field, value: FieldValue) -> int:
         text = show_value(value)
-        mask = field.young.get(text)
+        mask: int | None = field.young.get(text)
         if mask is None:
             mask = field.old.get(text)
             if mask is None:
                 mask = field.table.find(text)
-            self._budget.keep(field, text, mask)
+            self._budget.keep(field, text, mask, sys.getsizeof(text))
         return mask
 
     def _find_in_lines(self, lines: Table, view: View, records: Sequence[AuditRecord]) -> int:
@@ -130,7 +98,7 @@ class ViewIndex:
         return found
 
 
-class _Kind(_Memory):
+class _Kind(Memory):
     """Records of one type. `constant` are the bits that all of them have."""
 
     __slots__ = ("constant", "idle", "parts", "tables", "upper")
@@ -176,7 +144,7 @@ class RecordIndex:
         self._texts = list(parts)
         self._automaton = Parts(self._texts)
         self._kinds: dict[str, _Kind] = {}
-        self._budget = _Budget()
+        self._budget = Budget()
 
     def find(self, records: Sequence[AuditRecord]) -> Sequence[int]:
         """Numbers of the rules that the records may satisfy."""
@@ -202,7 +170,7 @@ class RecordIndex:
     def _open(self, name: str) -> _Kind:
         if len(self._kinds) >= _KINDS_LIMIT:
             self._kinds.clear()
-            self._budget = _Budget()
+            self._budget = Budget()
         folded = name.casefold()
         tables: dict[str, list[Table]] = {}
         for kind in ("", folded):
@@ -238,13 +206,13 @@ class RecordIndex:
         return constant
 
     def _look_up(self, kind: _Kind, record: AuditRecord, piece: bytes) -> int:
-        mask = kind.old.get(piece)
+        mask: int | None = kind.old.get(piece)
         if mask is None:
             triples = record.read_piece(piece)
             if triples is None:
                 return self._masks.all
             mask = self._read(kind, triples, f"): {show_bytes(piece)}") & ~kind.constant
-        self._budget.keep(kind, piece, mask)
+        self._budget.keep(kind, piece, mask, sys.getsizeof(piece))
         return mask
 
     def _read(self, kind: _Kind, triples: Sequence[FieldTriple], line: str) -> int:

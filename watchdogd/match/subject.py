@@ -126,8 +126,13 @@ class RecordSubject(_Texts):
         self._record = record
         self.type = record.type
         self._plain = {}
-        self._folded = {"type": (self.type.casefold(),)}
+        self._folded = {}
         self._lines = self._folded_lines = None
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """See `AuditRecord.pieces`."""
+        return self._record.pieces
 
     def values(self, field: str) -> tuple[FieldValue, ...]:
         """Every value of a field, raw before interpreted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import ipaddress
 import re
 import unicodedata
@@ -199,6 +200,8 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
 _MIN_PRINTABLE = 0.85
+_RECALLED = 1024
+_RECALLED_CHARS = 512
 
 
 def looks_like_instruction(text: str) -> str | None:
@@ -223,7 +226,15 @@ def looks_like_instruction(text: str) -> str | None:
 
 def find_instruction(texts: Iterable[str]) -> str | None:
     """The first reason that `looks_like_instruction` finds in any of `texts`."""
-    return next((reason for text in dict.fromkeys(texts) if (reason := looks_like_instruction(text))), None)
+    for text in dict.fromkeys(texts):
+        reason = _recall_judgement(text) if len(text) <= _RECALLED_CHARS else looks_like_instruction(text)
+        if reason:
+            return reason
+    return None
+
+
+_recall_judgement = functools.lru_cache(maxsize=_RECALLED)(looks_like_instruction)
+"""Paths and commands come again in alert after alert."""
 
 
 def _decoded(text: str) -> Iterator[str]:
