@@ -29,7 +29,9 @@ from watchdogd.telemetry import Counters
 
 TARGET = Path(__file__).resolve().parent.parent / "watchdogd" / "match" / "fields.json"
 ACTOR = ("Image", "User", "ProcessId", "ParentProcessId", "LogonId", "TerminalSessionId", "CommandLine")
-CONTEXT = ("CurrentDirectory", "AncestorImages", "Context", "ParentImage", "ParentCommandLine", "ParentUser")
+CONTEXT = (
+    "CurrentDirectory", "AncestorImages", "Context", "ImagePackaged", "ParentImage", "ParentCommandLine", "ParentUser",
+)  # fmt: skip
 FILE = ("TargetFilename", "SourceFilename")
 DECLARED = {
     "file_event": FILE,

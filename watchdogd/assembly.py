@@ -18,10 +18,12 @@ from watchdogd.decode.decoder import Decoder
 from watchdogd.decode.repeats import Repeats
 from watchdogd.decode.tables import name_type
 from watchdogd.enrich.baseline import Baseline
+from watchdogd.enrich.context import Contexts
 from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.hosts import choose_node
 from watchdogd.enrich.identity import Identity, look_up_host_user
 from watchdogd.enrich.own import Instance, OwnProcesses
+from watchdogd.enrich.package import PackageFiles
 from watchdogd.enrich.process import ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Level
@@ -57,7 +59,7 @@ BASELINE_LIMIT = 8_192
 
 
 async def build_pipeline(
-    config: Config, engine: Engine, store: Store, counters: Counters, clock: Clock
+    config: Config, engine: Engine, store: Store, counters: Counters, clock: Clock, contexts: Contexts | None = None
 ) -> tuple[Pipeline, OffsetLedger]:
     """The rooms from decode to triage, with what the database remembers. Raises StoreError where it cannot be read."""
     proc = ProcReader()
@@ -74,6 +76,7 @@ async def build_pipeline(
         OwnProcesses(instances),
         host=socket.gethostname(),
         counters=counters,
+        contexts=contexts,
     )
     engine.correlator.restore(await store.load_correlations(), clock.now_ms())
     repeats = Repeats()
@@ -102,6 +105,14 @@ async def build_pipeline(
         lambda: notify("WATCHDOG=1", "STATUS=the database refuses commits; reading waits"),
     )
     return pipeline, ledger
+
+
+def watch_packages(config: Config, clock: Clock) -> tuple[Contexts, PackageFiles]:
+    """Contexts by the configuration and the host's packages, which a thread begins to read; `stop` ends it."""
+    packages = PackageFiles(clock)
+    contexts = Contexts(config.contexts, packages.is_packaged)
+    packages.start(contexts.forget)
+    return contexts, packages
 
 
 def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, field
 
 from watchdogd import conversion, secret_files
+from watchdogd.context_checks import warn_contexts
 from watchdogd.entities import Level
 from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
 from watchdogd.marks import MarkedDocument, load_documents, read_text
@@ -41,6 +42,22 @@ Timeout = Annotated[float, Meta(gt=0, le=86_400)]
 RuleId = Annotated[
     str,
     Meta(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z", extra={"form": "a rule's id (a UUID)"}),
+]
+ContextName = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        pattern=r"^[a-z][a-z0-9_]*\Z",
+        extra={"form": "small letters, digits and underscores, as rules write it after `Context:`"},
+    ),
+]
+ProgramPattern = Annotated[
+    str,
+    Meta(
+        max_length=4096,
+        pattern=r"^/(?!.*//)(?!(.*/)?\.\.?(/|\Z))[^\x00-\x1f]+\Z",
+        extra={"form": "an absolute path of a program, without `..` and `//`; `*` and `?` are wildcards"},
+    ),
 ]
 Url = Annotated[str, Meta(extra={"check": secret_files.complain_url, "mask": secret_files.mask_url})]
 
@@ -188,6 +205,7 @@ class Config(Settings, frozen=True, kw_only=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     journald: JournaldSettings = field(default_factory=JournaldSettings)
     webhooks: tuple[WebhookSettings, ...] = ()
+    contexts: dict[ContextName, tuple[ProgramPattern, ...]] = field(default_factory=dict)
     control: ControlSettings = field(default_factory=ControlSettings)
     log: LogSettings = field(default_factory=LogSettings)
     late_after_s: Annotated[float, Meta(gt=0)] = 3600.0
@@ -245,6 +263,7 @@ def read_config(
                 hint="the context holds the question and the answer",
             )
         )
+    problems += warn_contexts(config.contexts, place_of)
     search = secret_files.Search(folder, environ.get("CREDENTIALS_DIRECTORY"))
     webhooks = tuple(_complete_webhooks(config.webhooks, place_of, search, problems))
     problems.sort(key=lambda problem: (problem.place.path, problem.place.line or 0, problem.place.column or 0))

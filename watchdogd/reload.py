@@ -16,7 +16,7 @@ from watchdogd.notify import notify
 from watchdogd.triage.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from watchdogd.loading import Loaded, Loader
     from watchdogd.pipeline import Pipeline
@@ -41,6 +41,7 @@ class Reloader:
         retire_later: Callable[[Triager, float], None],
         counters: Counters,
         clock: Clock,
+        replace_contexts: Callable[[Mapping[str, Sequence[str]]], None] = lambda _: None,
     ) -> None:
         self._loader = loader
         self._config = first.config
@@ -49,6 +50,7 @@ class Reloader:
         self._retire_later = retire_later
         self._counters = counters
         self._clock = clock
+        self._replace_contexts = replace_contexts
         self._lock = asyncio.Lock()
         self.rules_from_ms = first.from_ms
         self.last = first.report
@@ -100,6 +102,7 @@ class Reloader:
             log.warning("changes of sources, store and control need a restart: systemctl restart watchdogd")
         apply_log_level(fresh.log.level)
         pipeline.judge.replace_engine(self._loader.take_engine())
+        self._replace_contexts(fresh.contexts)
         freeze_memory()
         if fresh.triage != config.triage:
             retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)

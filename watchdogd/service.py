@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watchdogd import __version__
-from watchdogd.assembly import AuditSources, build_pipeline, build_sinks, choose_give_up_s
+from watchdogd.assembly import AuditSources, build_pipeline, build_sinks, choose_give_up_s, watch_packages
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer
@@ -31,6 +31,7 @@ from watchdogd.write.deliver import Deliverer
 
 if TYPE_CHECKING:
     from watchdogd.config import Config
+    from watchdogd.enrich.context import Contexts
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
@@ -67,11 +68,15 @@ class Service:
             store = await Store.open(Path(loaded.config.store.path), self._counters, self._clock)
             stack.push_async_callback(store.close)
             await asyncio.to_thread(loader.keep)
-            await self._work(loader, loaded, store)
+            contexts, packages = watch_packages(loaded.config, self._clock)
+            stack.callback(packages.stop)
+            await self._work(loader, loaded, store, contexts)
 
-    async def _work(self, loader: Loader, loaded: Loaded, store: Store) -> None:
+    async def _work(self, loader: Loader, loaded: Loaded, store: Store, contexts: Contexts) -> None:
         config = loaded.config
-        pipeline, ledger = await build_pipeline(config, loader.take_engine(), store, self._counters, self._clock)
+        pipeline, ledger = await build_pipeline(
+            config, loader.take_engine(), store, self._counters, self._clock, contexts
+        )
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
         deliverer = Deliverer(outbox, sinks, self._counters, self._clock, give_up_s=choose_give_up_s(config))
@@ -91,7 +96,9 @@ class Service:
             def retire_later(triager: Triager, after_s: float) -> None:
                 workers.append(start(retire(triager, after_s), name="retire triager"))
 
-            reloader = Reloader(loader, loaded, pipeline, deliverer, retire_later, self._counters, self._clock)
+            reloader = Reloader(
+                loader, loaded, pipeline, deliverer, retire_later, self._counters, self._clock, contexts.replace_added
+            )
             watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
 
             async def report() -> StatusReport:

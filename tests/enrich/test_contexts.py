@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
+from tests.decode.conftest import decode_lines
+from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.context import CONTEXTS, Contexts
+from watchdogd.enrich.enricher import Enricher
+from watchdogd.enrich.identity import Identity
+from watchdogd.enrich.own import OwnProcesses
+from watchdogd.enrich.process import ProcessTree
 from watchdogd.entities import Process, ProcessKey
+from watchdogd.ports import SystemClock
+
+if TYPE_CHECKING:
+    from watchdogd.entities import Event
 
 
 def make_process(exe: str | None, *argv: str, cwd: str | None = "/root") -> Process:
@@ -80,3 +92,44 @@ def test_patterns_are_absolute_and_no_pattern_covers_a_folder_that_users_write()
         for pattern in patterns:
             assert pattern.startswith(("/usr/", "/opt/", "/sbin/", "/bin/", "/var/cfengine/"))
             assert not pattern.startswith("/usr/local/")
+
+
+def test_what_packages_say_is_asked_again_once_they_have_changed() -> None:
+    known: dict[str, bool] = {}
+    contexts = Contexts(is_packaged=known.get)
+    process = make_process("/usr/bin/apt", "apt", "update")
+    assert (contexts.is_packaged("/usr/bin/apt"), contexts.describe(process, [])) == (None, ("package_manager",))
+    known["/usr/bin/apt"] = False
+    assert contexts.is_packaged("/usr/bin/apt") is None
+    contexts.forget()
+    assert (contexts.is_packaged("/usr/bin/apt"), contexts.describe(process, [])) == (False, ())
+
+
+def test_contexts_of_the_administrator_s_own_can_be_replaced() -> None:
+    contexts = Contexts({"deployment": ["/opt/deploy"]})
+    process = make_process("/opt/deploy", "deploy")
+    assert contexts.describe(process, []) == ("deployment",)
+    contexts.replace_added({"backup": ["/opt/dep*"]})
+    assert contexts.describe(process, []) == ("backup",)
+
+
+def test_views_say_whether_a_package_holds_the_program_on_this_host_only() -> None:
+    contexts = Contexts(is_packaged=lambda path: path.startswith("/usr/"))
+
+    enricher = Enricher(
+        ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()), host="here", contexts=contexts
+    )
+
+    def say(exe: str, node: str = "node=here ") -> object:
+        return enricher.enrich(write_event(exe, node)).views[0].fields.get("ImagePackaged")
+
+    assert [say("/usr/bin/id"), say("/tmp/id"), say("/usr/bin/id", "node=other ")] == ["true", "false", None]
+
+
+def write_event(exe: str, node: str) -> Event:
+    line = (
+        f"{node}type=SYSCALL msg=audit(1700000000.001:1): arch=c000003e syscall=101 success=yes exit=0 items=0 ppid=1 "
+        f'pid=2 auid=0 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=1 comm="x" exe="{exe}"'
+    )
+    (event,) = decode_lines([line.encode()])
+    return event

@@ -188,6 +188,8 @@ class _Program(NamedTuple):
     contexts: tuple[str, ...]
     interprets: bool
     """What it does is said by the script that it runs."""
+    packaged: bool | None
+    """Whether an installed package holds it, None where nobody knows."""
 
 
 class Contexts:
@@ -201,6 +203,19 @@ class Contexts:
         self._added = {name: tuple(patterns) for name, patterns in (added or {}).items()}
         self._is_packaged = is_packaged
         self._known: dict[str, _Program] = {}
+
+    def replace_added(self, added: Mapping[str, Sequence[str]]) -> None:
+        """From now on the administrator's own contexts are these."""
+        self._added = {name: tuple(patterns) for name, patterns in added.items()}
+        self.forget()
+
+    def forget(self) -> None:
+        """Packages have changed: what was found by them is asked anew. Any thread may call it."""
+        self._known = {}
+
+    def is_packaged(self, path: str) -> bool | None:
+        """Whether an installed package holds the program, None where nobody knows."""
+        return (self._known.get(path) or self._look_up(path)).packaged
 
     def describe(self, process: Process, lineage: Sequence[Process]) -> tuple[str, ...]:
         """Contexts of the process and of all that stands above it, each once, the nearest first."""
@@ -225,16 +240,18 @@ class Contexts:
         return tuple(dict.fromkeys((*program.contexts, *further))) if further else program.contexts
 
     def _look_up(self, path: str) -> _Program:
-        if len(self._known) >= _CACHED:
-            self._known.clear()
+        known = self._known  # which another thread may put aside while this one asks
+        if len(known) >= _CACHED:
+            known.clear()
         interprets = path.startswith(_SYSTEM_FOLDERS) and _fits(basename(path), _INTERPRETERS)
-        program = self._known[path] = _Program(self._find(path), interprets)
+        packaged = self._is_packaged(path)
+        program = known[path] = _Program(self._find(path, packaged=packaged), interprets, packaged)
         return program
 
-    def _find(self, path: str) -> tuple[str, ...]:
+    def _find(self, path: str, *, packaged: bool | None) -> tuple[str, ...]:
         named = [name for name, patterns in self._added.items() if _fits(path, patterns)]
         shipped = [name for name, patterns in CONTEXTS.items() if _fits(path, patterns)]
-        if shipped and self._is_packaged(path) is False:
+        if packaged is False:
             shipped = []
         return tuple(dict.fromkeys((*named, *shipped)))
 

@@ -35,7 +35,7 @@ class Enricher:
     """Joins the parts of the room; one instance sees all events, in the order in which they were completed.
 
     `host` is the name of this host, None in replay. What other hosts sent to the same log (`node=`) gets trees of its
-    own; neither this host's user names nor our own pids mean anything there.
+    own; neither this host's user names, packages and contexts nor our own pids mean anything there.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Enricher:
         self._baseline = baseline
         self._own = own
         self._contexts = contexts or Contexts()
+        self._elsewhere = Contexts()
 
     def enrich(self, event: Event) -> Event:
         """The event with its context. Views gain what the tree knows of the process, and missing names."""
@@ -67,7 +68,8 @@ class Enricher:
             rarity = self._baseline.observe(process, lineage, event.id.time_ms)
         else:
             rarity = self._baseline.look_up(process, lineage)
-        views: Sequence[View] = LazyViews(self._fill_views, (event.views, process, lineage))
+        contexts = self._contexts if self._hosts.is_own(tree) else self._elsewhere
+        views: Sequence[View] = LazyViews(_fill_views, (event.views, process, lineage, contexts))
         if event.categories is None and self._hosts.is_own(tree):
             views = tuple(self._name_accounts(view, event) for view in views)
         return replace(event, process=process, lineage=lineage, views=views, rarity=rarity, own=own)
@@ -78,13 +80,6 @@ class Enricher:
         _note_start(tree, event)
         if event.process is not None:
             self._place(tree, event, event.process)
-
-    def _fill_views(self, source: tuple[Sequence[View], Process, tuple[Process, ...]]) -> Sequence[View]:
-        views, process, lineage = source
-        context = _describe_context(process, lineage)
-        if contexts := self._contexts.describe(process, lineage):
-            context["Context"] = contexts
-        return [replace(view, fields=_fill(view, context)) for view in views]
 
     def _place(self, tree: ProcessTree, event: Event, process: Process) -> tuple[Process, tuple[Process, ...], bool]:
         time_ms = event.id.time_ms
@@ -122,6 +117,17 @@ class Enricher:
         if user == process.user and login == process.login:
             return process
         return replace(process, user=user, login=login)
+
+
+def _fill_views(source: tuple[Sequence[View], Process, tuple[Process, ...], Contexts]) -> Sequence[View]:
+    views, process, lineage, contexts = source
+    context = _describe_context(process, lineage)
+    if names := contexts.describe(process, lineage):
+        context["Context"] = names
+    packaged = contexts.is_packaged(process.exe) if process.exe else None
+    if packaged is not None:
+        context["ImagePackaged"] = "true" if packaged else "false"
+    return [replace(view, fields=_fill(view, context)) for view in views]
 
 
 def _note_start(tree: ProcessTree, event: Event) -> None:
@@ -162,7 +168,7 @@ def _read_flags(event: Event) -> int:
 def _describe_context(process: Process, lineage: tuple[Process, ...]) -> FieldMap:
     """Sigma field names of what the tree knows. `AncestorImages` is ours: every image above, parent first.
 
-    So is `Context` (context.py). What is unknown is left out.
+    So are `Context` and `ImagePackaged` (context.py). What is unknown is left out.
     """
     context: FieldMap = {}
     if process.exe is not None:

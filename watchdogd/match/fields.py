@@ -27,6 +27,7 @@ SEVERAL = frozenset({"AncestorImages", "Context", "TargetFilename"})
 CHOICES = {
     "Initiated": ("true", "false"),
     "Outcome": ("success", "failure", "unknown"),
+    "ImagePackaged": ("true", "false"),
     "Context": (
         "package_manager",
         "configuration_management",
