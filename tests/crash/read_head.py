@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from unittest.mock import patch
 
-from watchdogd import service
+from watchdogd import assembly
 from watchdogd.cli.main import main
 from watchdogd.entities import Checkpoint, Position
 from watchdogd.store.ledger import OffsetLedger
@@ -26,5 +27,5 @@ class ReadHeadLedger(OffsetLedger):
         return Checkpoint(honest.source, honest.path, self._head.file_id, self._head.end)
 
 
-setattr(service, "OffsetLedger", ReadHeadLedger)  # noqa: B010 -- that is the mistake; mypy knows it for one
-sys.exit(main())
+with patch.object(assembly, "OffsetLedger", ReadHeadLedger):  # fails where the name has moved
+    sys.exit(main())
