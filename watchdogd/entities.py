@@ -120,6 +120,10 @@ class AuditRecord(Protocol):
         VOLATILE_FIELDS. Empty where the line cannot be cut.
         """
 
+    @property
+    def body(self) -> bytes:
+        """All of the line behind its header; empty where the line cannot be cut."""
+
     def may_have(self, name: str) -> bool:
         """False only where the record surely has no field of that name, in upper or lower case: known at a glance."""
 

@@ -31,6 +31,7 @@ class HandMadeRecord(msgspec.Struct, frozen=True):
     line: bytes
     position: Position | None = None
     pieces: tuple[bytes, ...] = ()
+    body: bytes = b""
 
     def may_have(self, name: str) -> bool:
         return bool(name)

@@ -138,6 +138,12 @@ class AuditLine(msgspec.Struct, gc=False, eq=False):
                 pieces = self.pieces_cache = (data[self.body_at :],) if data.startswith(b"type=") else ()
         return pieces
 
+    @property
+    def body(self) -> bytes:
+        """All behind the header, where that is the usual one."""
+        data = self.record.data
+        return data[self.body_at :] if data.startswith(b"type=") else b""
+
     def may_have(self, name: str) -> bool:
         """False only where there surely is no field of that name, in upper or lower case."""
         if self.type not in _PLAIN_BODIES:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _KINDS_LIMIT = 512
 """More types of records than there are: an attacker made them up."""
+_NEVER_AGAIN = frozenset({"SYSCALL"})
+"""Records that hold a pid: no whole body comes again."""
 _NUMBER_TEXT = re.compile(r"[a-z0-9_|,()/.: -]*")
 _REGISTER_TEXT = re.compile(r"[a-z0-9_|,]*")
 """What a number's interpretation may hold, case-folded: names of errors; names of flags and the like."""
@@ -99,9 +101,9 @@ class ViewIndex:
 
 
 class _Kind(Memory):
-    """Records of one type. `constant` are the bits that all of them have."""
+    """Records of one type: `constant` are the bits of all, `bodies` remembers whole bodies where some come again."""
 
-    __slots__ = ("constant", "idle", "parts", "tables", "upper")
+    __slots__ = ("bodies", "constant", "idle", "parts", "tables", "upper")
 
     def __init__(self, constant: int, tables: dict[str, list[Table]], parts: dict[int, list[_Part]]) -> None:
         super().__init__()
@@ -110,6 +112,7 @@ class _Kind(Memory):
         self.parts = parts
         self.upper = any(field.isupper() for field in tables)
         self.idle = not (tables or parts)
+        self.bodies: Memory | None = None
 
 
 class _Part(NamedTuple):
@@ -145,6 +148,7 @@ class RecordIndex:
         self._automaton = Parts(self._texts)
         self._kinds: dict[str, _Kind] = {}
         self._budget = Budget()
+        self._bodies = Budget()
 
     def find(self, records: Sequence[AuditRecord]) -> Sequence[int]:
         """Numbers of the rules that the records may satisfy."""
@@ -156,21 +160,30 @@ class RecordIndex:
                 found |= kind.constant
             if kind.idle:
                 continue
-            pieces = record.pieces
-            for piece in pieces:
-                mask = kind.young.get(piece)
-                if mask is None:
-                    mask = self._look_up(kind, record, piece)
-                if mask:
-                    found |= mask
-            if not pieces:
-                found |= self._read(kind, record.fields, show_bytes(record.line))
+            mask = None if kind.bodies is None else kind.bodies.young.get(record.body)
+            if mask is None:
+                mask = self._find_in_pieces(kind, record)
+            if mask:
+                found |= mask
         return self._masks.list_rules(found)
+
+    def _find_in_pieces(self, kind: _Kind, record: AuditRecord) -> int:
+        pieces = record.pieces
+        if not pieces:
+            return self._read(kind, record.fields, show_bytes(record.line))
+        found = 0
+        for piece in pieces:
+            mask = kind.young.get(piece)
+            found |= self._look_up(kind, record, piece) if mask is None else mask
+        if kind.bodies is not None and len(pieces) > 1:
+            body = record.body
+            self._bodies.keep(kind.bodies, body, found, sys.getsizeof(body))
+        return found
 
     def _open(self, name: str) -> _Kind:
         if len(self._kinds) >= _KINDS_LIMIT:
             self._kinds.clear()
-            self._budget = Budget()
+            self._budget, self._bodies = Budget(), Budget()
         folded = name.casefold()
         tables: dict[str, list[Table]] = {}
         for kind in ("", folded):
@@ -184,6 +197,11 @@ class RecordIndex:
         }
         opened = self._kinds[name] = _Kind(constant, tables, parts)
         self._budget.members.append(opened)
+        if name not in VOLATILE_FIELDS:
+            opened.bodies = opened
+        elif name not in _NEVER_AGAIN:
+            opened.bodies = Memory()
+            self._bodies.members.append(opened.bodies)
         return opened
 
     def _find_constant(self, name: str, tables: dict[str, list[Table]]) -> int:
