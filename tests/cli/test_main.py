@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,14 +109,25 @@ def test_a_full_disk_is_an_error() -> None:
     assert b"Traceback" not in done.stderr
 
 
+def read_state(pid: int) -> str:
+    """R runs, D waits for a disk, S sleeps, Z is dead, ... (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_an_interrupt_ends_quietly_with_130(tmp_path: Path) -> None:
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "watchdogd", "decode", str(fifo)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with fifo.open("wb"):  # opens once the command reads: it is at work
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    try:
+        with fifo.open("wb"):  # opens once the command reads: it is at work
+            while read_state(process.pid) in "RD":  # between two instructions an interrupt waits for the read to end
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
