@@ -122,9 +122,7 @@ def make_correlation_alert() -> Alert:
     """Several events that belong together; the process is the last one's."""
     matched = {"User": "www-data", "Sou\x1brceIp": "10.0.0.1\n", "count": "11+"}
     events = tuple(EventId("audit", "web01", 1_795_376_943_007 + number, 265_500 + number) for number in range(11))
-    return replace(
-        make_alert(), is_correlation=True, matched=matched, first_seen_ms=1_795_376_943_007, events=events
-    )
+    return replace(make_alert(), is_correlation=True, matched=matched, first_seen_ms=1_795_376_943_007, events=events)
 
 
 @pytest.mark.parametrize(
