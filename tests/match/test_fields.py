@@ -8,6 +8,8 @@ import pytest
 
 from watchdogd.enrich.context import CONTEXTS
 from watchdogd.match import fields, syntax
+from watchdogd.match.placeholders import Placeholders
+from watchdogd.match.sigma import read_file
 from watchdogd.samples import read_audit
 from watchdogd.telemetry import Counters
 
@@ -84,3 +86,16 @@ def test_the_nearest_field_whatever_its_case() -> None:
 
 def test_the_choices_are_those_of_the_code() -> None:
     assert set(fields.CHOICES["Context"]) == set(CONTEXTS)
+
+
+def test_contexts_of_one_s_own_are_no_mistake_and_misspelt_ones_are(tmp_path: Path) -> None:
+    rule = tmp_path / "rule.yml"
+    rule.write_text(
+        "title: X\nid: 11111111-1111-4111-8111-111111111111\nlevel: low\nstatus: test\ntags: [attack.execution]\n"
+        "logsource: {product: linux, category: process_creation}\n"
+        "detection:\n  it: {Image: /bin/x, Context: [deployment, package_managr]}\n  condition: it\n"
+    )
+    reading = read_file(rule, Placeholders(), lint=True)
+    assert [(problem.message, problem.hint) for problem in reading.problems] == [
+        ("Context is never 'package_managr'", "did you mean 'package_manager'?")
+    ]

@@ -45,6 +45,8 @@ CHOICES = {
     ),
 }
 """Fields of views of which every value is known."""
+EXTENDED = frozenset({"Context"})
+"""Those to which the configuration may add values: only what is nearly a known one is doubted."""
 CLOSED_TYPES = frozenset({"SYSCALL", "EXECVE", "PATH", "CWD", "PROCTITLE", "SOCKADDR"})
 """Record types that the kernel alone writes: the table has all their fields."""
 

@@ -190,6 +190,8 @@ def _complain_choice(field: str, value: syntax.Value, choices: Sequence[str]) ->
     if any(holds(hold_value(field, other)) for choice in choices for other in (choice.upper(), choice.title())):
         return f"{field} is never {shown}: its values are not written so", "drop `cased`"
     near = difflib.get_close_matches(shown.strip("'*"), choices, n=1)
+    if field in fields.EXTENDED and not near:
+        return None
     hint = f"one of {', '.join(choices)}" if len(choices) <= _SHOWN_CHOICES else ""
     return f"{field} is never {shown}", f"did you mean {near[0]!r}?" if near else hint
 
