@@ -118,7 +118,11 @@ def test_an_interrupt_ends_quietly_with_130(tmp_path: Path) -> None:
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "watchdogd", "decode", str(fifo)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below `&`, and so in children
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     try:
         with fifo.open("wb"):  # opens once the command reads: it is at work
             while read_state(process.pid) in "RD":  # between two instructions an interrupt waits for the read to end
