@@ -20,9 +20,11 @@ ATTACK = range(265608, 265791)
 """Serials between which the recorded attack happens; ordinary work goes on in them, too."""
 
 
-def run_demo(cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_demo(cwd: Path, *, budget_s: float | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ}
     command = [sys.executable, "-m", "watchdogd.cli.demo"]
+    if budget_s is not None:
+        command = [sys.executable, "-c", f"from watchdogd.cli.demo import main; raise SystemExit(main({budget_s}))"]
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -53,9 +55,8 @@ def test_wrong_environment_is_a_message(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_keeps_its_time_with_a_model_that_is_slow(tmp_path: Path, ollama: Ollama) -> None:
     began_s = time.monotonic()
-    done = run_demo(tmp_path, OLLAMA_URL=ollama.url, OLLAMA_MODEL=ollama.model)
+    done = run_demo(tmp_path, budget_s=40.0, OLLAMA_URL=ollama.url, OLLAMA_MODEL=ollama.model)
     assert time.monotonic() - began_s < 60  # promised: 20 s, on a machine of one's own
     assert done.returncode == 0
     assert f"asking {ollama.model}." in done.stdout
-    given = rf"\w+.* by {re.escape(ollama.model)} in |untriaged: the time for triage is used up"  # busy machine
-    assert re.search(rf"^  verdict  (?:{given})", done.stdout, re.MULTILINE)
+    assert re.search(rf"^  verdict  \w+.* by {re.escape(ollama.model)} in ", done.stdout, re.MULTILINE)

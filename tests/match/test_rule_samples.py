@@ -99,6 +99,6 @@ def test_recorded_attacks_are_seen_and_ordinary_work_is_left_alone(engine: Engin
         ranks = [match.rule.level.rank for event in events for match in engine.judge(event)]
         seen[label["label"]] += max(ranks, default=-1) >= 2
         loud[label["label"]] += max(ranks, default=-1) >= 3
-    assert seen["malicious"] >= 48, seen
-    assert seen["benign"] <= 16, seen
-    assert loud["benign"] <= 3, loud
+    assert seen["malicious"] >= 64, seen
+    assert seen["benign"] <= 14, seen
+    assert loud["benign"] <= 1, loud

@@ -30,11 +30,11 @@ TRIAGE_BUDGET_S = 14.0
 """The demo promises to end within 20 s, however slow the model is."""
 
 
-def main() -> int:
+def main(triage_budget_s: float = TRIAGE_BUDGET_S) -> int:
     """Show the demo. 2 where the recording or a rule cannot be read."""
     console = TextConsole()
     try:
-        return show(console)
+        return show(console, triage_budget_s)
     except WatchdogdError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- a command speaks to its user
         return EXIT_USAGE
@@ -45,7 +45,7 @@ def main() -> int:
         return EXIT_BROKEN_PIPE
 
 
-def show(console: Console) -> int:
+def show(console: Console, triage_budget_s: float) -> int:
     """Judge the recording and print what a person wants to know of it."""
     config = load_config(None, environ=os.environ, overrides={})
     rules = load_rules([find_resource("rules")])
@@ -59,7 +59,7 @@ def show(console: Console) -> int:
     judge = build_judge(rules, counters)
     alerts = list(judge_files(judge, [str(RECORDING)], counters))
     judged_s = time.monotonic() - began_s
-    for alert in asyncio.run(triage(alerts, config, counters, console)):
+    for alert in asyncio.run(triage(alerts, config, counters, console, triage_budget_s)):
         show_alert(alert, console)
     lines, events = counters.get("collect_lines_total"), counters.get("judge_events_total")
     console.print(
@@ -73,7 +73,9 @@ def show(console: Console) -> int:
     return 0
 
 
-async def triage(alerts: list[Alert], config: Config, counters: Counters, console: Console) -> list[Alert]:
+async def triage(
+    alerts: list[Alert], config: Config, counters: Counters, console: Console, budget_s: float
+) -> list[Alert]:
     """Ask the model where one answers, within the demo's time; say so where none does."""
     async with open_triage(config, counters) as (triager, policy, note):
         if triager is None:
@@ -84,7 +86,7 @@ async def triage(alerts: list[Alert], config: Config, counters: Counters, consol
             )
             return alerts
         console.print(f"{note}.\n")
-        deadline_s = time.monotonic() + TRIAGE_BUDGET_S
+        deadline_s = time.monotonic() + budget_s
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         judged: dict[str, Alert] = {}
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
