@@ -255,6 +255,8 @@ class Rarity(msgspec.Struct, frozen=True, gc=False):
     first_seen_ms: int | None
     observed: int
     """How many patterns were counted in all: a young baseline calls everything rare."""
+    recent: int | None = None
+    """Of `seen`, how often in the last 30 days; None where that is unknown."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -332,7 +334,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     label: Label
     by: str
-    """`model`, or `none` where nothing valid was said."""
+    """`fusion` (scorer and an examined model), `scorer`, `model` alone, or `none`: nothing valid was said."""
     confidence: float | None = None
     summary: str = ""
     evidence: tuple[str, ...] = ()
@@ -340,8 +342,18 @@ class Verdict(msgspec.Struct, frozen=True):
     next_steps: tuple[str, ...] = ()
     model: str | None = None
     model_digest: str | None = None
+    prompt_version: str | None = None
     prompt_sha256: str | None = None
     prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    options: dict[str, str | int | float] = {}
+    """What shaped the answer: num_ctx, num_predict, temperature, seed, keep_alive."""
+    scorer: float | None = None
+    """The embedded scorer's probability, with the background."""
+    model_share: float | None = None
+    """The model's own probability of `malicious`, before any fusion."""
+    believed: bool = False
+    """Whether the model passed its exam: else its opinion carries no weight."""
     truncated: bool = False
     cached: bool = False
     elapsed_s: float | None = None
@@ -377,6 +389,7 @@ class Alert(msgspec.Struct, frozen=True):
     state: str = "active"
     count: int = 1
     late: bool = False
+    rarity: Rarity | None = None
     verdict: Verdict | None = None
     is_correlation: bool = False
     """Events that mean something together: `matched` is what they have in common, and how many there are at last (with

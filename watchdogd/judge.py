@@ -214,6 +214,7 @@ class Judge:
             reasons=reasons,
             lines=tuple(record.line.decode("utf-8", "backslashreplace") for record in event.records),
             host=event.id.node or self._host,
+            rarity=event.rarity,
             is_correlation=match.group is not None,
             late=self._late_after_ms is not None and now_ms - time_ms > self._late_after_ms,
         )
