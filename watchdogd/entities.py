@@ -358,6 +358,9 @@ class Verdict(msgspec.Struct, frozen=True):
     cached: bool = False
     elapsed_s: float | None = None
     error: str | None = None
+    injection: str = ""
+    """Empty, or what became of text that reads like an order to the model: `suspected` (no second answer to compare),
+    `withstood` (with that text withheld the answer is the same), `obeyed` (it is another: verdict discarded)."""
 
 
 class Alert(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from watchdogd.background import Background, Scored, Standing
     from watchdogd.entities import Alert, Checkpoint, Delivery, Event, Record
 
 
@@ -90,3 +91,25 @@ class Outbox(Protocol):
 
     async def next_due_ms(self, busy: frozenset[str]) -> int | None:
         """When the next delivery falls due, None where nothing waits."""
+
+
+class AlertScorer(Protocol):
+    """The embedded scorer, as the triager sees it."""
+
+    @property
+    def malicious_from(self) -> float:
+        """From this probability on an alert is `malicious`."""
+
+    @property
+    def benign_below(self) -> float:
+        """Below this probability it is `benign`; in between it is `suspicious`."""
+
+    def score(self, alert: Alert, background: Background) -> Scored:
+        """How likely the alert is part of an attack. Adds numbers, asks nobody."""
+
+
+class Standings(Protocol):
+    """How models did in their exams."""
+
+    def find(self, model: str, digest: str, prompt_version: str) -> Standing | None:
+        """The newest exam of just this model, digest and prompt; None where it was never examined."""

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from tests.triage.conftest import make_alert, make_rule, make_settings
 from watchdogd.entities import Label, Level, Verdict
-from watchdogd.triage.guard import INJECTION
 from watchdogd.triage.policy import INJECTION_REASON, Policy
 
 levels = st.sampled_from(Level)
 verdicts = st.builds(
     Verdict,
     label=st.sampled_from(Label),
-    by=st.sampled_from(["model", "none", "scorer"]),
+    by=st.sampled_from(["model", "none", "scorer", "fusion"]),
+    injection=st.sampled_from(["", "suspected", "withstood", "obeyed"]),
     confidence=st.none() | st.floats(0, 1),
     summary=st.text(max_size=20),
-    error=st.none() | st.sampled_from([INJECTION, "timeout"]),
+    error=st.none() | st.just("timeout"),
 )
 settings = st.builds(make_settings, raise_on_malicious=st.booleans(), benign_to_journald=st.booleans())
 
@@ -34,15 +34,20 @@ def test_nothing_lowers_the_floor(settings, rule_level, level, verdict, earlier)
     assert after.rule == alert.rule
     if Level.HIGH.rank <= max(rule_level.rank, level.rank):
         assert not ruling.journald_only
-    if verdict.label is Label.UNTRIAGED:
+    if verdict.label is Label.UNTRIAGED and verdict.injection != "obeyed":
         assert after.level.rank == max(rule_level.rank, level.rank)
         assert not ruling.journald_only
     if after.level.rank > max(rule_level.rank, level.rank):
-        assert verdict.label is Label.MALICIOUS
-        assert settings.raise_on_malicious
+        by_label = (
+            verdict.label is Label.MALICIOUS and settings.raise_on_malicious and verdict.by in {"fusion", "scorer"}
+        )
+        assert by_label or verdict.injection == "obeyed"
     if ruling.journald_only:
         assert verdict.label is Label.BENIGN
         assert settings.benign_to_journald
+        assert verdict.by in {"fusion", "scorer"}
+        assert not verdict.injection
+    assert len(ruling.extra) == bool(verdict.injection)
     assert set(alert.reasons) <= set(after.reasons)
     assert after.verdict == verdict
     again = policy.rule_on(after, verdict)
@@ -51,8 +56,8 @@ def test_nothing_lowers_the_floor(settings, rule_level, level, verdict, earlier)
     assert not again.verdict_changes
 
 
-def test_by_default_a_model_carries_no_weight() -> None:
-    policy = Policy(make_settings())
+def test_a_model_alone_carries_no_weight() -> None:
+    policy = Policy(make_settings(raise_on_malicious=True, benign_to_journald=True))
     for level in Level:
         for label in Label:
             ruling = policy.rule_on(make_alert(level=level), Verdict(label, "model"))
@@ -62,14 +67,16 @@ def test_by_default_a_model_carries_no_weight() -> None:
 
 def test_malicious_raises_one_level_where_allowed() -> None:
     policy = Policy(make_settings(raise_on_malicious=True))
-    raised = [policy.rule_on(make_alert(level=level), Verdict(Label.MALICIOUS, "model")).alert.level for level in Level]
+    raised = [
+        policy.rule_on(make_alert(level=level), Verdict(Label.MALICIOUS, "fusion")).alert.level for level in Level
+    ]
     assert raised == [*list(Level)[1:], Level.CRITICAL]
 
 
 @pytest.mark.parametrize("level", Level)
 def test_benign_stays_local_up_to_medium_where_allowed(level: Level) -> None:
     ruling = Policy(make_settings(benign_to_journald=True)).rule_on(
-        make_alert(level=level), Verdict(Label.BENIGN, "model")
+        make_alert(level=level), Verdict(Label.BENIGN, "scorer")
     )
     assert ruling.journald_only == (level.rank <= Level.MEDIUM.rank)
 
@@ -83,11 +90,24 @@ def test_untriaged_changes_nothing_but_a_label_does() -> None:
 
 def test_injection_adds_a_reason_once() -> None:
     policy = Policy(make_settings())
-    verdict = Verdict(Label.UNTRIAGED, "none", error=f"{INJECTION}: carries chat or tool markup")
+    verdict = Verdict(Label.UNTRIAGED, "none", injection="suspected")
     ruling = policy.rule_on(make_alert(), verdict)
     assert ruling.alert.reasons.count(INJECTION_REASON) == 1
     assert ruling.verdict_changes
     assert policy.rule_on(ruling.alert, verdict).alert.reasons.count(INJECTION_REASON) == 1
+
+
+def test_injection_raises_an_alert_of_its_own_that_is_the_same_for_each_alert_of_the_event() -> None:
+    policy = Policy(make_settings())
+    verdict = Verdict(Label.UNTRIAGED, "none", injection="obeyed")
+    ruling = policy.rule_on(make_alert(level=Level.LOW), verdict)
+    assert ruling.alert.level is Level.MEDIUM
+    (extra,) = ruling.extra
+    assert (extra.rule.title, extra.level) == ("Text addressed to a language model", Level.HIGH)
+    assert extra.rule.triage == "never"
+    assert extra.verdict is None
+    other = make_alert(rule=make_rule(id="6c1a3c5e-0000-4000-8000-000000000002"), id="b" * 64)
+    assert policy.rule_on(other, verdict).extra[0].id == extra.id
 
 
 def test_deadlines() -> None:

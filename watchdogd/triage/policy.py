@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.entities import Alert, Label, Level
-from watchdogd.triage.guard import INJECTION
+from watchdogd.entities import Alert, Label, Level, Rule
 
 if TYPE_CHECKING:
     from watchdogd.config import TriageSettings
@@ -23,6 +23,27 @@ DEADLINES_S = {
 """How long an alert may wait for its verdict where the configuration does not say."""
 
 INJECTION_REASON = "text in the event reads like an instruction to a language model"
+OBEYED = "obeyed"
+"""`Verdict.injection` where the model followed such text."""
+
+WEIGHTY = frozenset({"fusion", "scorer"})
+"""Whose labels may change anything: not those of a model alone, which nobody examined."""
+
+INJECTION_RULE = Rule(
+    id="5d0f3c1a-8f0e-4b57-9d0a-6a2f3f6f7c11",
+    title="Text addressed to a language model",
+    level=Level.HIGH,
+    description=(
+        "Text that someone on the host could choose (arguments, paths, names) reads like an order to the model that "
+        "judges alerts. Nobody writes that by accident: it is meant to hide what happens beside it."
+    ),
+    techniques=("T1562",),
+    tags=("attack.defense-evasion", "attack.t1562"),
+    falsepositives=("Work on prompts and guards of language models at a command line",),
+    path="watchdogd/triage/policy.py",
+    triage="never",
+)
+"""Built in, for it needs the detector: no Sigma rule can say it."""
 
 
 class Ruling(msgspec.Struct, frozen=True):
@@ -32,6 +53,9 @@ class Ruling(msgspec.Struct, frozen=True):
     """With the verdict and the effective level."""
     journald_only: bool
     """No sink but the journal is told. Never for `high` and `critical`."""
+    extra: tuple[Alert, ...]
+    """Alerts of their own that the verdict gives rise to, to be stored with it; never triaged. Their ids depend on the
+    event alone: several alerts of one event give the same."""
     verdict_changes: bool
     """True where the verdict says something that the alert as it was does not: an alert that was already
     written needs an update."""
@@ -56,19 +80,21 @@ class Policy:
         """
         level = max(self._level_for(alert, verdict), alert.level, alert.rule.level, key=_rank)
         reasons = alert.reasons
-        if (verdict.error or "").startswith(INJECTION) and INJECTION_REASON not in reasons:
+        if verdict.injection and INJECTION_REASON not in reasons:
             reasons = (*reasons, INJECTION_REASON)
         ruled = msgspec.structs.replace(alert, level=level, reasons=reasons, verdict=verdict)
         before = alert.verdict.label if alert.verdict is not None else Label.UNTRIAGED
         return Ruling(
             alert=ruled,
             journald_only=self._may_stay_local(ruled, verdict),
+            extra=(build_injection_alert(alert),) if verdict.injection else (),
             verdict_changes=verdict.label is not before or level is not alert.level or reasons != alert.reasons,
         )
 
     def _level_for(self, alert: Alert, verdict: Verdict) -> Level:
-        """One level above the rule's for `malicious`, where the configuration allows; else the rule's."""
-        if verdict.label is Label.MALICIOUS and self._settings.raise_on_malicious:
+        """One level above the rule's for `malicious`, where the configuration allows, and for an obeyed injection."""
+        malicious = verdict.label is Label.MALICIOUS and verdict.by in WEIGHTY and self._settings.raise_on_malicious
+        if malicious or verdict.injection == OBEYED:
             return list(Level)[min(alert.rule.level.rank + 1, Level.CRITICAL.rank)]
         return alert.rule.level
 
@@ -76,8 +102,32 @@ class Policy:
         return (
             self._settings.benign_to_journald
             and verdict.label is Label.BENIGN
+            and verdict.by in WEIGHTY
+            and not verdict.injection
             and max(alert.level.rank, alert.rule.level.rank) <= Level.MEDIUM.rank
         )
+
+
+def build_injection_alert(alert: Alert) -> Alert:
+    """The alert of INJECTION_RULE on the event that completed `alert`."""
+    rule = INJECTION_RULE
+    actor = alert.group_key.removeprefix(f"{alert.rule.id}|")
+    return msgspec.structs.replace(
+        alert,
+        id=hashlib.sha256(f"{rule.id}\n{alert.events[-1].text()}".encode("utf-8", "backslashreplace")).hexdigest(),
+        rule=rule,
+        level=rule.level,
+        events=alert.events[-1:],
+        matched={} if alert.is_correlation else alert.matched,
+        group_key=f"{rule.id}|{actor}",
+        first_seen_ms=alert.time_ms,
+        last_seen_ms=alert.time_ms,
+        reasons=(INJECTION_REASON,),
+        state="active",
+        count=1,
+        verdict=None,
+        is_correlation=False,
+    )
 
 
 def _rank(level: Level) -> int:
