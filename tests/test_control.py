@@ -17,13 +17,15 @@ import pytest
 
 from watchdogd import control
 from watchdogd.cli.ask import ask
-from watchdogd.control import ControlServer
+from watchdogd.control import ControlServer, Takes
 from watchdogd.errors import WatchdogdError
 from watchdogd.reports import RuleName, StatusReport
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from watchdogd.control import Handler
 
 ANSWER = RuleName("id", "title\nof two lines")
 
@@ -50,8 +52,13 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async def fail() -> RuleName:
         raise ValueError("secret")
 
+    async def take(given: RuleName) -> RuleName:
+        if not given.title:
+            raise WatchdogdError("a title is needed")
+        return given
+
     counters = Counters()
-    handlers = {"answer": answer, "wait": wait, "fail": fail}
+    handlers: dict[str, Handler] = {"answer": answer, "wait": wait, "fail": fail, "take": Takes(RuleName, take)}
     async with asyncio.TaskGroup() as group:
         server = ControlServer(tmp_path / "socket", handlers, counters, group.create_task)
         await server.open()
@@ -88,6 +95,20 @@ async def test_what_is_no_request_is_told_so(served: Served, line: bytes) -> Non
     assert "not a request" in (await say(served, line))["error"]
     assert served.counters.get("control_refused_total") == 1
     assert await asyncio.to_thread(ask, served.path, "answer", RuleName, 10) == ANSWER
+
+
+async def test_a_request_may_take_arguments(served: Served) -> None:
+    given = RuleName("id", "x" * 50_000)
+    assert await asyncio.to_thread(ask, served.path, "take", RuleName, 10, given) == given
+    with pytest.raises(WatchdogdError, match="a title is needed"):
+        await asyncio.to_thread(ask, served.path, "take", RuleName, 10, RuleName("id", ""))
+
+
+@pytest.mark.parametrize("arguments", [b'{"id": "id"}', b"[]", b'{"id": 1, "title": "x"}'])
+async def test_arguments_of_another_kind_are_refused(served: Served, arguments: bytes) -> None:
+    answer = await say(served, b'{"do": "take", "arguments": ' + arguments + b"}\n")
+    assert "the arguments of take" in answer["error"]
+    assert served.counters.get("control_refused_total") == 1
 
 
 async def test_a_line_without_an_end_is_refused(served: Served) -> None:

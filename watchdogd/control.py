@@ -11,10 +11,11 @@ import logging
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from watchdogd.errors import WatchdogdError
 from watchdogd.reports import Refusal, Request
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("watchdogd.control")
 
-REQUEST_BYTES = 4096
+REQUEST_BYTES = 1 << 16
 REQUEST_S = 5.0
 ANSWER_S = 10.0
 """For a client to take its answer."""
@@ -33,13 +34,26 @@ CONNECTIONS = 8
 _PEER = struct.Struct("3i")
 
 
+class Takes(NamedTuple):
+    """A handler that needs arguments, and their type."""
+
+    kind: type[msgspec.Struct]
+    handle: Callable[[Any], Awaitable[msgspec.Struct]]
+
+
+Handler: TypeAlias = "Callable[[], Awaitable[msgspec.Struct]] | Takes"
+
+
 class ControlServer:
-    """Answers on a unix socket. A handler's result is encoded as it is; what it raises never reaches the daemon."""
+    """Answers on a unix socket. A handler's result is encoded as it is; what it raises never reaches the daemon.
+
+    A WatchdogdError is told to whoever asked, word by word; of anything else only the kind.
+    """
 
     def __init__(
         self,
         path: Path,
-        handlers: Mapping[str, Callable[[], Awaitable[msgspec.Struct]]],
+        handlers: Mapping[str, Handler],
         counters: Counters,
         start: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
@@ -119,14 +133,24 @@ class ControlServer:
                 self._counters.add("control_refused_total")
                 return Refusal(complaint)
             request = msgspec.json.decode(line, type=Request)
-            handle = self._handlers[request.do]
+            handler = self._handlers[request.do]
         except (ValueError, KeyError, TimeoutError):  # readline: ValueError where the line is too long
             self._counters.add("control_refused_total")
             return Refusal(
                 f'not a request: {{"do": ...}} is expected, on one line, with one of {sorted(self._handlers)}'
             )
+        return await self._handle(request, handler)
+
+    async def _handle(self, request: Request, handler: Handler) -> msgspec.Struct:
         try:
-            return await handle()
+            if isinstance(handler, Takes):
+                return await handler.handle(msgspec.json.decode(request.arguments, type=handler.kind))
+            return await handler()
+        except msgspec.MsgspecError as error:
+            self._counters.add("control_refused_total")
+            return Refusal(f"not a request: the arguments of {request.do}: {error}")
+        except WatchdogdError as error:
+            return Refusal(str(error))
         except Exception as error:  # whatever fails in an answer must not end the daemon
             log.exception("the request %r failed: please report this", request.do)
             return Refusal(f"the daemon failed to answer: {type(error).__name__}")

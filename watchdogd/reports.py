@@ -58,9 +58,11 @@ class StatusReport(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line to the control socket: `reload` or `status`."""
+    """One line to the control socket: what to do (`reload`, `status`...), and what it takes to do it."""
 
     do: str
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    """An object; `control.Takes` says which one a request needs."""
 
 
 class Refusal(msgspec.Struct, frozen=True):

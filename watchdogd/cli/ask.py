@@ -43,13 +43,16 @@ def choose_socket(args: argparse.Namespace) -> Path:
     return Path(config.control.path)
 
 
-def ask(path: Path, what: str, kind: type[AnswerT], timeout_s: float) -> AnswerT:
+def ask(
+    path: Path, what: str, kind: type[AnswerT], timeout_s: float, arguments: msgspec.Struct | None = None
+) -> AnswerT:
     """The daemon's answer. Raises WatchdogdError with what to do where there is none."""
+    request = Request(what) if arguments is None else Request(what, msgspec.Raw(msgspec.json.encode(arguments)))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
         try:
             client.connect(os.fspath(path))
-            client.sendall(msgspec.json.encode(Request(what)) + b"\n")
+            client.sendall(msgspec.json.encode(request) + b"\n")
             line = _read_line(client)
         except (FileNotFoundError, ConnectionRefusedError):
             raise WatchdogdError(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from watchdogd.background import NO_BACKGROUND, Background
 from watchdogd.entities import Label, Verdict
 from watchdogd.errors import TriageError
 from watchdogd.triage import prompt
+from watchdogd.triage.breaker import Breaker
 from watchdogd.triage.guard import INJECTION, clean, find_instruction, find_ungrounded, supported_techniques
 from watchdogd.triage.ollama import ChatOptions, TriageTimeoutError, first_token_shares
 
@@ -36,43 +38,6 @@ class _Explanation(msgspec.Struct):
         tuple[Annotated[str, msgspec.Meta(max_length=prompt.STEP_CHARS)], ...],
         msgspec.Meta(max_length=prompt.MAX_STEPS),
     ]
-
-
-class Breaker:
-    """After `failures` failures in a row, refuses for `open_s`; then lets one question through to see."""
-
-    def __init__(self, failures: int, open_s: float, clock: Clock) -> None:
-        self._limit = failures
-        self._open_s = open_s
-        self._clock = clock
-        self._failures = 0
-        self._open_until_s = 0.0
-        self._probing = False
-
-    def admit(self) -> bool:
-        """May a question be asked now? After True, exactly one of `succeed`, `fail` or `release` must follow."""
-        if self._failures < self._limit:
-            return True
-        if self._probing or self._clock.monotonic_s() < self._open_until_s:
-            return False
-        self._probing = True
-        return True
-
-    def succeed(self) -> None:
-        """The server answered: ask on."""
-        self._failures = 0
-        self._probing = False
-
-    def fail(self) -> None:
-        """The server did not answer usefully."""
-        self._failures += 1
-        self._probing = False
-        if self._failures >= self._limit:
-            self._open_until_s = self._clock.monotonic_s() + self._open_s
-
-    def release(self) -> None:
-        """The question ended without saying anything about the server."""
-        self._probing = False
 
 
 class Triager:
@@ -108,7 +73,16 @@ class Triager:
         except (TriageError, TimeoutError):
             return None
 
-    async def ask(self, alert: Alert) -> Verdict:
+    @property
+    def breaker_state(self) -> str:
+        """`closed` while the server is asked, `open` while it is left alone, `half-open` while it is tried again."""
+        return self._breaker.state
+
+    async def identify(self) -> tuple[str, ...]:
+        """What a verdict depends on beside the alert: a kept one holds only while this is the same."""
+        return (self._settings.model, await self._find_digest() or "")
+
+    async def ask(self, alert: Alert, background: Background = NO_BACKGROUND) -> Verdict:  # noqa: ARG002 - soon
         """A verdict in at most `timeout_s`; whatever goes wrong is a verdict `untriaged` that says so.
 
         `benign` needs a valid and grounded explanation too: where that fails it becomes `untriaged`. The other labels
@@ -120,7 +94,9 @@ class Triager:
         instruction = find_instruction(prompt.host_texts(alert))
         if instruction is not None:
             self._counters.add("triage_injections_total")
-            return self._decline(f"{INJECTION}: {instruction}", started_s)
+            return msgspec.structs.replace(
+                self._decline(f"{INJECTION}: {instruction}", started_s), injection="suspected"
+            )
         try:
             question = prompt.build_question(
                 alert, num_ctx=self._settings.num_ctx, num_predict=self._settings.num_predict
