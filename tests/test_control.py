@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from watchdogd import control
-from watchdogd.cli.ask import ask
+from watchdogd.cli.daemon import ask
 from watchdogd.control import ControlServer, Takes
 from watchdogd.errors import WatchdogdError
 from watchdogd.reports import RuleName, StatusReport

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.cli.ask import add_socket_option, ask, choose_socket
+from watchdogd.cli.daemon import add_socket_option, ask, choose_socket
 from watchdogd.cli.losses import PASSING, explain_loss
 from watchdogd.cli.options import add_config_option
 from watchdogd.reports import StatusReport
