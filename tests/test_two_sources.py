@@ -71,7 +71,7 @@ class Bench:
         self._take(self.judge.tick(self.now_ms))
 
     def starts(self) -> int:
-        return sum(count for count, _ in self.baseline.take_changes().values())
+        return sum(seen.count for seen in self.baseline.take_changes().values())
 
     def _take(self, judged: Judged) -> None:
         self.alerts += judged.alerts

@@ -17,6 +17,9 @@ FieldMap = dict[str, FieldValue | tuple[FieldValue, ...]]
 FieldTriple = tuple[str, str, str]
 """Name, raw value and interpreted value of one audit field; order and repeated names are kept."""
 
+Likeness = tuple[str | bytes, ...]
+"""What the records of an event say: types and lines, without headers and without values of VOLATILE_FIELDS."""
+
 
 VOLATILE_FIELDS: Mapping[str, frozenset[str]] = {
     "SYSCALL": frozenset({"exit", "a0", "a1", "a2", "a3", "items", "ppid", "pid"}),
@@ -146,10 +149,19 @@ class View(msgspec.Struct, frozen=True, gc=False):
 class LazyViews(Sequence[View]):
     """Views that are made when the first of them is asked for: most events' never are."""
 
-    __slots__ = ("_made", "_make", "_source")
+    __slots__ = ("_made", "_make", "_source", "likeness")
 
-    def __init__(self, make: Callable[[Any], Sequence[View]], source: Any) -> None:  # noqa: ANN401 - `make` knows it
-        """`make` is called at most once, with `source`."""
+    def __init__(
+        self,
+        make: Callable[[Any], Sequence[View]],
+        source: Any,  # noqa: ANN401 - `make` knows it
+        likeness: Likeness | None = None,
+    ) -> None:
+        """`make` is called at most once, with `source`.
+
+        Views of equal `likeness` differ in nothing but ProcessId and ParentProcessId; None where that is not known.
+        """
+        self.likeness = likeness
         self._make = make
         self._source = source
         self._made: tuple[View, ...] | None = None
@@ -259,6 +271,30 @@ class Rarity(msgspec.Struct, frozen=True, gc=False):
     """Of `seen`, how often in the last 30 days; None where that is unknown."""
 
 
+DAY_MS = 86_400_000
+RECENT_DAYS = 30
+"""What `Rarity.recent` looks back at, today included."""
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """How often a pattern was seen: all that is known of it, or what was added since the last commit."""
+
+    count: int
+    first_ms: int
+    days: tuple[tuple[int, int], ...] = ()
+    """Of the last RECENT_DAYS days: day since the epoch (UTC) and how often, oldest first."""
+    days_from: int = 0
+    """`days` lacks what was seen before this day."""
+
+    def plus(self, more: Seen) -> Seen:
+        """Both together."""
+        total: dict[int, int] = {}
+        for day, count in (*self.days, *more.days):
+            total[day] = total.get(day, 0) + count
+        days = tuple(sorted(total.items())[-RECENT_DAYS:])
+        return Seen(self.count + more.count, min(self.first_ms, more.first_ms), days, self.days_from)
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One audit event, metric sample or other observation, with everything that rules may ask about."""
 
@@ -280,6 +316,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """All that `views` can be of, known without making them; None where only `views` tells."""
     call: str | None = None
     """The syscall by name, known without making the views; None where no syscall is part of the event."""
+    likeness: Likeness | None = None
+    """Records of events of equal likeness differ in nothing but headers and values of VOLATILE_FIELDS; None where that
+    is not known."""
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from watchdogd.store.database import Batch, NewAlert
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchdogd.entities import Checkpoint
+    from watchdogd.entities import Checkpoint, Seen
     from watchdogd.judge import Judge, Judged
     from watchdogd.ports import Clock, EventSource, LineSource
     from watchdogd.store.database import InstanceHeartbeat, Store
@@ -78,7 +78,7 @@ class Pipeline:
         triager: Triager | None,
         policy: Policy,
         routes: Routes,
-        take_seen: Callable[[], Mapping[str, tuple[int, int]]],
+        take_seen: Callable[[], Mapping[str, Seen]],
         heartbeat: Callable[[], InstanceHeartbeat],
         counters: Counters,
         clock: Clock,
@@ -99,7 +99,7 @@ class Pipeline:
         self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_BATCHES)
         self._triage: asyncio.PriorityQueue[tuple[int, int, str, Alert]] = asyncio.PriorityQueue()
         self._fresh: list[Alert] = []
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, Seen] = {}
         self._committed_s = clock.monotonic_s()
         self._deferred = False
         self._in_triage: set[str] = set()
@@ -235,8 +235,9 @@ class Pipeline:
 
     async def _commit(self) -> None:
         """One transaction: alerts, deliveries due and the checkpoint. Waits for the database rather than lose one."""
-        for pattern, (count, first_ms) in self._take_seen().items():
-            self._seen[pattern] = (self._seen.get(pattern, (0, 0))[0] + count, first_ms)
+        for pattern, more in self._take_seen().items():
+            before = self._seen.get(pattern)
+            self._seen[pattern] = more if before is None else before.plus(more)
         alerts = {alert.id: alert for alert in self._fresh}
         batch = Batch(
             alerts=tuple(self._plan(alert) for alert in alerts.values()),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from tests.enrich.test_process import make_process
-from watchdogd.enrich.baseline import Baseline
+from watchdogd.enrich.baseline import Baseline, name_pattern
 from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.identity import Identity, look_up_host_user
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
-from watchdogd.entities import Event, EventId, Process, View
+from watchdogd.entities import DAY_MS, Event, EventId, Process, Seen, View
 from watchdogd.ports import SystemClock
 
 
@@ -70,14 +70,46 @@ def test_rarity_counts_what_came_before() -> None:
     assert second.rarity.first_seen_ms == 5_000
 
 
+def test_baseline_says_how_often_of_late() -> None:
+    baseline = Baseline()
+    process = make_process(1, 1, "/bin/x")
+    assert baseline.look_up(process, (), 0).recent == 0
+    for day in (0, 0, 10, 9, 35):  # day 9 comes late, and counts for day 10
+        baseline.observe(process, (), day * DAY_MS + 5)
+    assert baseline.look_up(process, (), 35 * DAY_MS) == baseline.look_up(process, (), 36 * DAY_MS - 1)
+    recent = [baseline.look_up(process, (), day * DAY_MS).recent for day in (35, 39, 40, 64, 65)]
+    assert recent == [3, 3, 1, 1, 0]
+    assert baseline.look_up(process, (), 65 * DAY_MS).seen == 5
+    ((_, seen),) = baseline.take_changes().items()
+    assert seen == Seen(5, 5, ((0, 2), (10, 2), (35, 1)))
+    again = Baseline({name_pattern(process, ()): seen})
+    assert again.look_up(process, (), 39 * DAY_MS).recent == 3
+
+
+def test_baseline_does_not_guess_what_was_not_counted_by_day() -> None:
+    process = make_process(1, 1, "/bin/x")
+    old = Baseline({name_pattern(process, ()): Seen(7, 3 * DAY_MS, ((50, 2),), days_from=50)})
+    assert [old.look_up(process, (), day * DAY_MS).recent for day in (50, 78, 79)] == [None, None, 2]
+    new = Baseline({name_pattern(process, ()): Seen(2, 50 * DAY_MS, ((50, 2),), days_from=50)})
+    assert new.look_up(process, (), 50 * DAY_MS).recent == 2
+
+
+def test_baseline_survives_garbled_times() -> None:
+    baseline = Baseline()
+    process = make_process(1, 1, "/bin/x")
+    for time_ms in (-5, 1 << 80, 0):
+        baseline.observe(process, (), time_ms)
+    assert baseline.look_up(process, (), 1 << 80).seen == 3
+
+
 def test_baseline_is_bounded_and_reports_changes_once() -> None:
     baseline = Baseline(limit=10)
     for number in range(50):
         baseline.observe(make_process(number, 1, f"/bin/{number}"), (), number)
     assert len(baseline.take_changes()) == 10
     assert baseline.take_changes() == {}
-    assert baseline.look_up(make_process(1, 1, "/bin/0"), ()).seen == 0
-    assert baseline.look_up(make_process(1, 1, "/bin/49"), ()).seen == 1
+    assert baseline.look_up(make_process(1, 1, "/bin/0"), (), 50).seen == 0
+    assert baseline.look_up(make_process(1, 1, "/bin/49"), (), 50).seen == 1
 
 
 def test_a_name_does_not_make_a_process_ours() -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from watchdogd.entities import Alert, Checkpoint, CorrelationRow, EventId, Level, Verdict
+from watchdogd.entities import Alert, Checkpoint, CorrelationRow, EventId, Level, Seen, Verdict
 from watchdogd.errors import StoreError
 from watchdogd.store.database import Batch, InstanceHeartbeat, NewAlert, Store
 from watchdogd.store.outbox import Outbox
@@ -45,7 +45,7 @@ async def test_a_batch_is_kept_over_a_restart(path: Path, counters: Counters, cl
     batch = Batch(
         alerts=(new(alert("a"), "journald"), new(alert("b"), "journald")),
         checkpoint=point(10),
-        seen={"sh<sshd": (2, 50)},
+        seen={"sh<sshd": Seen(2, 50, ((3, 2),))},
         heartbeat=beat,
     )
     assert await store.commit(batch) == {"a", "b"}
@@ -53,7 +53,7 @@ async def test_a_batch_is_kept_over_a_restart(path: Path, counters: Counters, cl
     store = await Store.open(path, counters, clock)
     assert await store.load_checkpoint("audit_log") == point(10)
     assert await store.load_checkpoint("other") is None
-    assert await store.load_baseline() == {"sh<sshd": (2, 50)}
+    assert await store.load_baseline() == {"sh<sshd": Seen(2, 50, ((3, 2),))}
     assert await store.load_instances("boot") == [beat]
     assert await store.load_instances("another boot") == []
     assert await store.load_instances() == [beat]
@@ -74,9 +74,11 @@ async def test_a_known_alert_is_not_new_and_is_delivered_once(
 
 
 async def test_the_baseline_adds_up_and_is_bounded(store: Store) -> None:
-    await store.commit(Batch(seen={"a": (1, 50), "b": (1, 60)}))
-    await store.commit(Batch(seen={"a": (4, 20)}))
-    assert await store.load_baseline() == {"a": (5, 20), "b": (1, 60)}
+    await store.commit(Batch(seen={"a": Seen(1, 50, ((7, 1),)), "b": Seen(1, 60)}))
+    await store.commit(Batch(seen={"a": Seen(4, 20, ((7, 1), (8, 3)))}))
+    assert await store.load_baseline() == {"a": Seen(5, 20, ((7, 2), (8, 3))), "b": Seen(1, 60)}
+    await store.commit(Batch(seen={"a": Seen(90, 20, tuple((day, 1) for day in range(10, 100)))}))
+    assert (await store.load_baseline())["a"].days == tuple((day, 1) for day in range(70, 100))
     assert len(await store.load_baseline(1)) == 1
 
 
@@ -125,7 +127,7 @@ async def test_hostile_text_is_kept(store: Store, alert: MakeAlert) -> None:
         events=(EventId("audit_log", "\udc80", 1 << 70, 1),),
         time_ms=1 << 70,
     )
-    batch = Batch(alerts=(new(hostile, "journald"),), seen={"\udc80\x00": (1, 1 << 70)})
+    batch = Batch(alerts=(new(hostile, "journald"),), seen={"\udc80\x00": Seen(1, 1 << 70)})
     assert await store.commit(batch) == {"a"}
     found = await store.find_alert("a")
     assert found is not None
@@ -215,9 +217,10 @@ async def test_a_newer_database_is_left_alone(path: Path, counters: Counters, cl
         await Store.open(path, counters, clock)
 
 
-async def test_a_database_of_the_first_version_gets_room_for_correlations(
+async def test_a_database_of_the_first_version_gets_room_for_what_came_later(
     path: Path, counters: Counters, clock: Clock
 ) -> None:
+    today = int(time.time() // 86_400)
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
     for statement in MIGRATIONS[0]:
@@ -227,7 +230,9 @@ async def test_a_database_of_the_first_version_gets_room_for_correlations(
     connection.commit()
     connection.close()
     store = await Store.open(path, counters, clock)
-    assert await store.load_baseline() == {"kept": (1, 2)}
+    (kept,) = (await store.load_baseline()).values()
+    assert (kept.count, kept.first_ms, kept.days) == (1, 2, ())
+    assert kept.days_from > today
     assert await store.load_correlations() == []
     await store.close()
 

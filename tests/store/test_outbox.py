@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from watchdogd.entities import Level
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.outbox import ERROR_CHARACTERS, Outbox
 
@@ -51,6 +52,13 @@ async def test_due_ones_come_in_order_and_only_once(store: Store, outbox: Outbox
     assert await outbox.next_due_ms(NOBODY) == 200
     assert names(await take(outbox, 200)) == [("late", "journald", "alert")]
     assert await outbox.next_due_ms(NOBODY) is None
+
+
+async def test_the_worst_of_what_is_due_comes_first(store: Store, outbox: Outbox, alert: MakeAlert) -> None:
+    for number, level in enumerate((Level.LOW, Level.HIGH, Level.CRITICAL, Level.HIGH)):
+        await put(store, alert(f"{level}{number}", level=level), "journald", due_ms=number)
+    assert [name for name, _, _ in names(await take(outbox, 2))] == ["critical2", "high1", "low0"]
+    assert [name for name, _, _ in names(await take(outbox, 3))] == ["high3"]
 
 
 async def test_a_limit_leaves_the_rest(store: Store, outbox: Outbox, alert: MakeAlert) -> None:

@@ -67,7 +67,7 @@ class Enricher:
         if is_exec and not own and not event.seen_before:
             rarity = self._baseline.observe(process, lineage, event.id.time_ms)
         else:
-            rarity = self._baseline.look_up(process, lineage)
+            rarity = self._baseline.look_up(process, lineage, event.id.time_ms)
         contexts = self._contexts if self._hosts.is_own(tree) else self._elsewhere
         views: Sequence[View] = LazyViews(_fill_views, (event.views, process, lineage, contexts))
         if event.categories is None and self._hosts.is_own(tree):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from watchdogd.entities import Alert, Checkpoint, CorrelationRow
+    from watchdogd.entities import Alert, Checkpoint, CorrelationRow, Seen
 
 
 class NewAlert(msgspec.Struct, frozen=True):
@@ -18,6 +18,8 @@ class NewAlert(msgspec.Struct, frozen=True):
     due_ms: int
     """The deadline of triage: deliveries fall due then, or earlier with the verdict."""
     triage: bool
+    question: str = ""
+    """What is asked about it: alerts of the same question share a verdict."""
 
 
 class InstanceHeartbeat(msgspec.Struct, frozen=True):
@@ -35,8 +37,8 @@ class Batch(msgspec.Struct, frozen=True):
 
     alerts: tuple[NewAlert, ...] = ()
     checkpoint: Checkpoint | None = None
-    seen: dict[str, tuple[int, int]] = {}
-    """Pattern to how often it was seen since the last commit, and when first (ms): the rarity baseline."""
+    seen: dict[str, Seen] = {}
+    """By pattern, how often it was seen since the last commit: the rarity baseline."""
     heartbeat: InstanceHeartbeat | None = None
     correlations: tuple[CorrelationRow, ...] = ()
     """Groups of correlations that changed: they must never be ahead of or behind the checkpoint."""

@@ -21,6 +21,7 @@ from watchdogd.store.statements import (
     BASELINE_PATTERNS,
     add_verdict_deliveries,
     call_off,
+    decode_seen,
     prune,
     release_now,
     write_batch,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from watchdogd.entities import Seen
     from watchdogd.ports import Clock
     from watchdogd.telemetry import Counters
 
@@ -174,11 +176,11 @@ class Store:
         row = await self.read(lambda connection: connection.execute(query, (source,)).fetchone())
         return None if row is None else Checkpoint(*row)
 
-    async def load_baseline(self, limit: int = BASELINE_PATTERNS) -> dict[str, tuple[int, int]]:
-        """Pattern to how often it was seen and when first (ms); the most recently seen where there are more."""
-        query = "SELECT pattern, seen, first_seen_ms FROM baseline ORDER BY last_seen_ms DESC LIMIT ?"
+    async def load_baseline(self, limit: int = BASELINE_PATTERNS) -> dict[str, Seen]:
+        """What is known by pattern; the most recently seen where there are more."""
+        query = "SELECT pattern, seen, first_seen_ms, days, days_from FROM baseline ORDER BY last_seen_ms DESC LIMIT ?"
         rows = await self.read(lambda connection: connection.execute(query, (limit,)).fetchall())
-        return {pattern: (seen, first_seen_ms) for pattern, seen, first_seen_ms in rows}
+        return {pattern: decode_seen(*row) for pattern, *row in rows}
 
     async def load_correlations(self) -> list[CorrelationRow]:
         """What correlations knew of their groups at the last commit."""

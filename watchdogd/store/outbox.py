@@ -1,4 +1,4 @@
-"""The durable queue of deliveries: at least once to every sink, in order of due time."""
+"""The durable queue of deliveries: at least once to every sink, of what is due the worst first."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Outbox:
         self._paying = asyncio.Lock()
 
     async def take_due(self, now_ms: int, limit: int, busy: frozenset[str]) -> list[tuple[Delivery, Alert]]:
-        """Deliveries whose time has come, the longest due first, none for a sink in `busy`.
+        """Deliveries whose time has come, the highest level first, then the longest due; none for a sink in `busy`.
 
         They stay taken until they are marked. A verdict waits until the same sink has its alert.
         """
@@ -132,7 +132,7 @@ class Outbox:
         rows = connection.execute(
             "SELECT d.id, d.alert_id, d.sink, d.kind, d.attempts, d.created_ms, "  # noqa: S608 - a constant
             f"(SELECT document FROM alerts WHERE alerts.id = d.alert_id) {_WAITING} "
-            "AND d.due_ms <= :now_ms ORDER BY d.due_ms, d.id LIMIT :limit",
+            "AND d.due_ms <= :now_ms ORDER BY d.rank DESC, d.due_ms, d.id LIMIT :limit",
             {**self._filters(busy), "now_ms": now_ms, "limit": limit},
         ).fetchall()
         taken: list[tuple[Delivery, Alert]] = []

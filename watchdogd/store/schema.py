@@ -72,6 +72,38 @@ MIGRATIONS = (
             PRIMARY KEY (rule_id, digest, group_key)
         ) WITHOUT ROWID""",
     ),
+    (
+        # question: alerts that wait for the same verdict. origin: whose session or process tree it came of.
+        "ALTER TABLE alerts ADD COLUMN question TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE alerts ADD COLUMN origin TEXT",
+        "CREATE INDEX alerts_question ON alerts (question, seq) WHERE triage_state = 'pending'",
+        "CREATE INDEX alerts_origin ON alerts (origin, seq) WHERE origin IS NOT NULL",
+        # rank: of the alert's level, 4 is critical. What is due is sent in the order of rank, then time.
+        "ALTER TABLE deliveries ADD COLUMN rank INTEGER NOT NULL DEFAULT 0",
+        """UPDATE deliveries SET rank = (
+            SELECT CASE level
+                WHEN 'critical' THEN 4 WHEN 'high' THEN 3 WHEN 'medium' THEN 2 WHEN 'low' THEN 1 ELSE 0 END
+            FROM alerts WHERE alerts.id = alert_id) WHERE state = 'pending'""",
+        "CREATE INDEX deliveries_worst ON deliveries (rank DESC, due_ms, id) WHERE state = 'pending'",
+        # days: [[day since the epoch, seen], ...] of the last 30 days, counted from the day `days_from` on.
+        "ALTER TABLE baseline ADD COLUMN days TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE baseline ADD COLUMN days_from INTEGER NOT NULL DEFAULT 0",
+        "UPDATE baseline SET days_from = CAST(strftime('%s') AS INTEGER) / 86400 + 1",
+        # What the operator says of an alert: document is the case that it makes (background.Case as JSON).
+        """CREATE TABLE opinions (
+            alert_id TEXT PRIMARY KEY REFERENCES alerts (id),
+            label TEXT NOT NULL,
+            note TEXT NOT NULL,
+            given_ms INTEGER NOT NULL,
+            document BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        # What is learnt from opinions, by who learns.
+        """CREATE TABLE lessons (
+            learner TEXT PRIMARY KEY,
+            state BLOB NOT NULL,
+            saved_ms INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

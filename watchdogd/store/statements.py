@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from watchdogd.entities import Seen
 from watchdogd.errors import StoreError
 from watchdogd.store.documents import encode_alert, escape_text
 
@@ -23,6 +24,10 @@ BASELINE_PATTERNS = 100_000
 INSTANCES = 100
 """How many former lives of the daemon are kept."""
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+Days = tuple[tuple[_Count, _Count], ...]
+
+_KTHREADD_PID = 2
 _INT64_MAX = (1 << 63) - 1
 _UNTRIED = (
     "alert_id = ? AND kind = 'alert' AND state = 'pending' AND attempts = 0 "
@@ -64,17 +69,40 @@ def _write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) ->
     alert = item.alert
     state = "pending" if item.triage else "none"
     cursor = connection.execute(
-        "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO NOTHING",
-        (alert.id, clamp(alert.time_ms), escape_text(alert.rule.id), alert.level.value, state, encode_alert(alert)),
+        "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document, question, origin) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (
+            alert.id,
+            clamp(alert.time_ms),
+            escape_text(alert.rule.id),
+            alert.level.value,
+            state,
+            encode_alert(alert),
+            escape_text(item.question),
+            name_origin(alert),
+        ),
     )
     if cursor.rowcount != 1:
         return False
     connection.executemany(
-        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms) VALUES (?, ?, 'alert', ?, ?)",
-        [(alert.id, sink, item.due_ms, now_ms) for sink in item.sinks],
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank) VALUES (?, ?, 'alert', ?, ?, ?)",
+        [(alert.id, sink, item.due_ms, now_ms, alert.level.rank) for sink in item.sinks],
     )
     return True
+
+
+def name_origin(alert: Alert) -> str | None:
+    """Whose doing an alert is: the login session, else the process tree below init; None where nobody is known."""
+    process = alert.process
+    if process is None:
+        return None
+    if process.session is not None and process.auid is not None:
+        return escape_text(f"{alert.host}|{process.key.boot}|session {process.session} of {process.auid}")
+    tree = [one for one in (process, *alert.lineage) if one.pid > _KTHREADD_PID]
+    if not tree:
+        return None
+    key = tree[-1].key
+    return escape_text(f"{alert.host}|{key.boot}|process {key.pid} of {key.start_ms}")
 
 
 def write_verdict(connection: sqlite3.Connection, alert: Alert) -> None:
@@ -87,13 +115,34 @@ def write_verdict(connection: sqlite3.Connection, alert: Alert) -> None:
         raise StoreError(f"alert {alert.id} is not in the database: its verdict cannot be kept")
 
 
-def _write_baseline(connection: sqlite3.Connection, seen: dict[str, tuple[int, int]], now_ms: int) -> None:
-    connection.executemany(
-        "INSERT INTO baseline (pattern, seen, first_seen_ms, last_seen_ms) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET seen = seen + excluded.seen, last_seen_ms = excluded.last_seen_ms, "
-        "first_seen_ms = min(first_seen_ms, excluded.first_seen_ms)",
-        [(escape_text(pattern), count, clamp(first_ms), now_ms) for pattern, (count, first_ms) in seen.items()],
-    )
+def _write_baseline(connection: sqlite3.Connection, seen: dict[str, Seen], now_ms: int) -> None:
+    for pattern, more in seen.items():
+        name = escape_text(pattern)
+        query = "SELECT seen, first_seen_ms, days, days_from FROM baseline WHERE pattern = ?"
+        row = connection.execute(query, (name,)).fetchone()
+        total = more if row is None else decode_seen(*row).plus(more)
+        days = msgspec.json.encode(total.days).decode()
+        connection.execute(
+            "INSERT INTO baseline (pattern, seen, first_seen_ms, last_seen_ms, days, days_from) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET seen = excluded.seen, "
+            "first_seen_ms = excluded.first_seen_ms, last_seen_ms = excluded.last_seen_ms, days = excluded.days",
+            (
+                name,
+                total.count,
+                clamp(total.first_ms),
+                now_ms,
+                days,
+                total.days_from,
+            ),
+        )
+
+
+def decode_seen(count: int, first_ms: int, days: str | bytes, days_from: int) -> Seen:
+    """A row of the baseline. Days that cannot be read say nothing, for good."""
+    try:
+        return Seen(count, first_ms, msgspec.json.decode(days, type=Days), days_from)
+    except (msgspec.MsgspecError, UnicodeError):
+        return Seen(count, first_ms, (), _INT64_MAX)
 
 
 def _write_heartbeat(connection: sqlite3.Connection, beat: InstanceHeartbeat) -> None:
@@ -155,8 +204,8 @@ def add_verdict_deliveries(
 ) -> None:
     """Tell the verdict to each sink that has the alert or is being sent it, once."""
     connection.execute(
-        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms) "
-        "SELECT alert_id, sink, 'verdict', ?, ? FROM deliveries WHERE alert_id = ? AND kind = 'alert' "
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank) "
+        "SELECT alert_id, sink, 'verdict', ?, ?, rank FROM deliveries WHERE alert_id = ? AND kind = 'alert' "
         "AND (state = 'delivered' OR id IN (SELECT value FROM json_each(?))) ON CONFLICT DO NOTHING",
         (now_ms, now_ms, alert_id, as_json(sending)),
     )
