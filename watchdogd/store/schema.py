@@ -104,6 +104,16 @@ MIGRATIONS = (
             saved_ms INTEGER NOT NULL
         ) WITHOUT ROWID""",
     ),
+    (
+        # The last exam of a model, of just these bytes and this prompt: document is background.Standing as JSON.
+        """CREATE TABLE standings (
+            digest TEXT NOT NULL,
+            prompt_version TEXT NOT NULL,
+            document BLOB NOT NULL,
+            examined_ms INTEGER NOT NULL,
+            PRIMARY KEY (digest, prompt_version)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 
