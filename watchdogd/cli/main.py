@@ -26,6 +26,8 @@ COMMANDS = {
     "decode": "watchdogd.cli.decode",
     "status": "watchdogd.cli.status",
     "reload": "watchdogd.cli.reload",
+    "models": "watchdogd.cli.models",
+    "ask": "watchdogd.cli.ask",
     "check": "watchdogd.cli.check",
     "rules": "watchdogd.cli.rules",
     "test-alert": "watchdogd.cli.test_alert",
