@@ -33,23 +33,29 @@ def find_lines() -> tuple[AuditLine, ...]:
     return read_lines((ROOT / "systemd" / "audit.rules").read_text(encoding="utf-8"))
 
 
-def find_losses(rules: RuleSet, lines: tuple[AuditLine, ...], key: str) -> tuple[set[str], set[str]]:
-    """Return the ids of rules that are blind without the lines of a key, and of those that see less."""
+Losses = dict[str, tuple[set[str], set[str]]]
+
+
+def find_losses(rules: RuleSet, lines: tuple[AuditLine, ...]) -> Losses:
+    """Return for each key the ids of rules that are blind without its lines, and of those that see less."""
     full = judge_rules(rules, lines)
-    left = judge_rules(rules, [line for line in lines if line.key != key])
-    blind = {one for one, feeding in left.items() if feeding.state == BLIND != full[one].state}
-    partly = {one for one, feeding in left.items() if feeding.state == PARTLY and feeding != full[one]}
-    return blind, partly
+    losses: Losses = {}
+    for key in dict.fromkeys(line.key for line in lines if not line.never):
+        left = judge_rules(rules, [line for line in lines if line.key != key])
+        blind = {one for one, feeding in left.items() if feeding.state == BLIND != full[one].state}
+        partly = {one for one, feeding in left.items() if feeding.state == PARTLY and feeding != full[one]}
+        losses[key] = blind, partly
+    return losses
 
 
-def write_table(rules: RuleSet, lines: tuple[AuditLine, ...]) -> str:
+def write_table(rules: RuleSet, lines: tuple[AuditLine, ...], losses: Losses) -> str:
     """Return the table, a row for each key."""
     stems = {rule.id: Path(rule.path).stem for rule in rules.rules}
     rows = ["| key | lines | what for | blind without it | see less |", "|---|---|---|---|---|"]
-    for key in dict.fromkeys(line.key for line in lines if not line.never):
+    for key, found in losses.items():
         of_key = [line for line in lines if line.key == key and not line.never]
         why = " ".join(dict.fromkeys(line.comment for line in of_key))
-        lost = [name_all(found, stems) for found in find_losses(rules, lines, key)]
+        lost = [name_all(ids, stems) for ids in found]
         rows.append(f"| `{key}` | {len(of_key)} | {why.replace('|', '/')} | {lost[0]} | {lost[1]} |")
     return "\n".join(rows)
 
@@ -64,7 +70,8 @@ def build() -> str:
     """Return the document with its table made anew."""
     text = TARGET.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
-    table = write_table(load_rules([ROOT / "rules"]), find_lines())
+    rules, lines = load_rules([ROOT / "rules"]), find_lines()
+    table = write_table(rules, lines, find_losses(rules, lines))
     return f"{head}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
 
 

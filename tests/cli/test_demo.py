@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,22 @@ ATTACK = range(265608, 265791)
 """Serials between which the recorded attack happens; ordinary work goes on in them, too."""
 
 
-def run_demo(cwd: Path, *, budget_s: float | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+PROGRAM = """\
+import itertools, sys
+from watchdogd.cli import demo
+judge_files = demo.judge_files
+demo.judge_files = lambda *arguments: itertools.islice(judge_files(*arguments), {alerts})
+sys.exit(demo.main({budget_s}))
+"""
+
+
+def run_demo(
+    cwd: Path, *, budget_s: float | None = None, alerts: int | None = None, **environ: str
+) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ}
     command = [sys.executable, "-m", "watchdogd.cli.demo"]
     if budget_s is not None:
-        command = [sys.executable, "-c", f"from watchdogd.cli.demo import main; raise SystemExit(main({budget_s}))"]
+        command = [sys.executable, "-c", PROGRAM.format(budget_s=budget_s, alerts=alerts)]
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -53,10 +63,19 @@ def test_wrong_environment_is_a_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_keeps_its_time_with_a_model_that_is_slow(tmp_path: Path, ollama: Ollama) -> None:
-    began_s = time.monotonic()
-    done = run_demo(tmp_path, budget_s=40.0, OLLAMA_URL=ollama.url, OLLAMA_MODEL=ollama.model)
-    assert time.monotonic() - began_s < 60  # promised: 20 s, on a machine of one's own
+def test_a_model_that_is_too_slow_does_not_keep_it(tmp_path: Path, ollama: Ollama) -> None:
+    """Without its limit it would ask of each alert in turn, for minutes."""
+    done = run_demo(tmp_path, budget_s=0.5, OLLAMA_URL=ollama.url, OLLAMA_MODEL=ollama.model)
+    assert done.returncode == 0
+    assert f"asking {ollama.model}." in done.stdout
+    alerts = re.findall(r"^  alert ", done.stdout, re.MULTILINE)
+    assert len(alerts) > done.stdout.count(f" by {ollama.model} in ")
+
+
+@pytest.mark.slow
+def test_a_verdict_is_shown(tmp_path: Path, ollama: Ollama) -> None:
+    """Of the first alert, with as much time as a loaded machine needs."""
+    done = run_demo(tmp_path, budget_s=100.0, alerts=1, OLLAMA_URL=ollama.url, OLLAMA_MODEL=ollama.model)
     assert done.returncode == 0
     assert f"asking {ollama.model}." in done.stdout
     assert re.search(rf"^  verdict  \w+.* by {re.escape(ollama.model)} in ", done.stdout, re.MULTILINE)

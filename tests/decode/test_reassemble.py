@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.decode.conftest import SYSCALL, decode_lines, make_event, make_records
+from tests.size import choose_examples
 from watchdogd.decode import reassemble
 from watchdogd.decode.decoder import Decoder
 from watchdogd.decode.reassemble import (
@@ -161,6 +162,8 @@ def test_live_any_interleaving_and_any_pauses_give_the_same_events(
     assert shape_sorted(events) == shape_sorted(decode_lines(straight))
 
 
+@pytest.mark.sampled
+@settings(deadline=None, max_examples=choose_examples(25, times=20))
 @given(st.integers(1, 500))
 def test_batches_do_not_matter_beyond_the_window(batch: int) -> None:
     lines = [line for serial in range(1, 400) for line in make_event(serial)]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.size import choose_examples
 from watchdogd.entities import Event, EventId, FieldMap, Level, Match, Rule, View
 from watchdogd.errors import Place
 from watchdogd.match import syntax
@@ -18,6 +19,8 @@ from watchdogd.match.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+pytestmark = pytest.mark.sampled
 
 CATEGORY = "process_creation"
 SPAN_MS = 10_000
@@ -236,7 +239,7 @@ KINDS = ("event_count", "value_count", "value_sum", "value_avg", "value_median",
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data(), number=st.integers(0, 6), name=st.sampled_from(AT_ONCE))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=choose_examples(40))
 def test_what_holds_at_once(kind: str, data: st.DataObject, number: int, name: str) -> None:
     correlation = make_correlation(kind, [(name, number)])
     arriving = data.draw(make_events())
@@ -244,7 +247,7 @@ def test_what_holds_at_once(kind: str, data: st.DataObject, number: int, name: s
 
 
 @given(arriving=make_events(), percentile=st.sampled_from((0.0, 25.0, 90.0, 99.5, 100.0)), number=st.integers(0, 6))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=choose_examples(40))
 def test_percentiles(arriving: list[Made], percentile: float, number: int) -> None:
     correlation = make_correlation("value_percentile", [("gte", number)], percentile=percentile)
     assert run(correlation, arriving) == expect_at_once(correlation, arriving)
@@ -252,14 +255,14 @@ def test_percentiles(arriving: list[Made], percentile: float, number: int) -> No
 
 @pytest.mark.parametrize("kind", ["temporal", "temporal_ordered"])
 @given(arriving=make_events(), tags=st.sampled_from(("ab", "abc", "ca")))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=choose_examples(40))
 def test_rules_that_occur_together(kind: str, arriving: list[Made], tags: str) -> None:
     correlation = make_correlation(kind, tags=tags)
     assert run(correlation, arriving) == expect_at_once(correlation, arriving)
 
 
 @given(arriving=make_events())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=choose_examples(40))
 def test_a_condition_over_the_names_of_rules(arriving: list[Made]) -> None:
     correlation = make_correlation("temporal", expression=A_AND_ONE_OF_THE_OTHERS)
     assert run(correlation, arriving) == expect_at_once(correlation, arriving)
@@ -272,7 +275,7 @@ def test_a_condition_over_the_names_of_rules(arriving: list[Made]) -> None:
     name=st.sampled_from(sorted(set(OPERATORS) - set(AT_ONCE))),
     least=st.sampled_from((None, 1)),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=choose_examples(40))
 def test_what_only_the_end_can_tell(kind: str, arriving: list[Made], number: int, name: str, least: int | None) -> None:
     bounds = [(name, number), *([("gte", least)] if least is not None else [])]
     correlation = make_correlation(kind, bounds)
@@ -280,7 +283,7 @@ def test_what_only_the_end_can_tell(kind: str, arriving: list[Made], number: int
 
 
 @given(arriving=make_events(in_order=True))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=choose_examples(40))
 def test_what_must_not_happen(arriving: list[Made]) -> None:
     correlation = make_correlation("temporal", tags="ab", expression=NOT_B)
     assert run(correlation, arriving) == expect_at_the_end(correlation, arriving)

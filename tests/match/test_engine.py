@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.size import choose_examples
 from watchdogd.entities import Event, EventId, Level, Rule, View
 from watchdogd.errors import Place
 from watchdogd.match import syntax
@@ -249,7 +250,8 @@ def _judge_plainly(bodies: list[RuleBody], records: list[dict[str, Any]], views:
             yield body.rule.id
 
 
-@settings(max_examples=300)
+@pytest.mark.sampled
+@settings(deadline=None, max_examples=choose_examples(100))
 @given(
     RULES,
     st.lists(st.tuples(st.sampled_from(["PATH", "SYSCALL", "b"]), FIELD_SETS), max_size=3),

@@ -65,7 +65,7 @@ def text_tests(draw: st.DrawFn) -> tuple[str, Any]:
     place = draw(st.sampled_from(("", "|contains", "|startswith", "|endswith")))
     kind = draw(st.sampled_from(("", "", "", "|windash", "|expand")))
     values = draw(_several(texts if kind != "|expand" else st.sampled_from(("%people%", "x%one%", "%one%%people%"))))
-    case = draw(st.sampled_from(("", "", "|cased")))
+    case = draw(st.sampled_from(("", "", "|cased"))) if kind != "|expand" else ""  # pySigma forgets the case there
     every = "|all" if isinstance(values, list) and len(values) > 1 and draw(st.booleans()) else ""
     negated = draw(st.sampled_from(("", "", "", "|neq"))) if not every else ""
     kinds = f"{kind}{place}" if kind == "|expand" else f"{place}{kind}"

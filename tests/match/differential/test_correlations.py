@@ -11,6 +11,7 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,8 @@ from sigma.collection import SigmaCollection
 
 from tests.match.differential.making import build_rule
 from tests.match.differential.oracle import fill_table, make_backend, open_database
-from tests.match.differential.size import LARGE, choose_examples
 from tests.match.differential.test_recorded import read_lines
+from tests.size import LARGE, choose_examples
 from watchdogd.entities import Event, EventId, View
 from watchdogd.match.engine import Engine
 from watchdogd.match.link import link
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Document = dict[str, Any]
 Group = tuple[str, ...]
+pytestmark = pytest.mark.sampled
+
 SPAN_MS = 10_000
 BASE_MS = 1_700_000_000_000
 AT_ONCE = ("gt", "gte")

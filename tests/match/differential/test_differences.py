@@ -27,6 +27,7 @@ DIFFERENT: list[tuple[Any, dict[str, Scalar], bool]] = [
     ({"Number|hour": 22}, {"Number": 1_700_000_000}, True),
     ({"Time|week": 52}, {"Time": "2023-01-01T00:00:00"}, True),
     ({"Text|re": "a$"}, {"Text": "a\n"}, False),
+    ({"Text|expand|cased": "%people%"}, {"Text": "AB"}, False),
 ]
 """A selection, an event, and whether it matches here: in SQL it is the other way round."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from tests.match.differential.oracle import (
     flatten_view,
     open_database,
 )
-from tests.match.differential.size import choose_examples
+from tests.size import choose_examples
 from watchdogd.entities import Event, EventId, View
 from watchdogd.errors import RuleError
 from watchdogd.match.engine import Engine
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.match.differential.oracle import Scalar
+
+pytestmark = pytest.mark.sampled
 
 CATEGORY = "process_creation"
 FILLED = Placeholders(

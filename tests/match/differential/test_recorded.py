@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 from msgspec.structs import replace
 
 from tests.match.differential.oracle import Recorded, flatten_record, flatten_view
-from tests.match.differential.size import LARGE
+from tests.size import LARGE
 from watchdogd.decode.decoder import Decoder
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
@@ -26,6 +27,8 @@ from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+pytestmark = pytest.mark.sampled
 
 ROOT = Path(__file__).parents[3]
 EVENTS_PER_LOG = None if LARGE else 2
