@@ -42,6 +42,12 @@ def weigh_shares(shares: Mapping[str, float]) -> float:
     return bound(math.log(malicious / benign))
 
 
+def find_log_odds(chance: float) -> float:
+    """A probability as log-odds."""
+    chance = max(_LEAST_SHARE, min(1 - _LEAST_SHARE, chance))
+    return bound(math.log(chance / (1 - chance)))
+
+
 def bound(log_odds: float) -> float:
     """Log-odds as far as anybody is believed."""
     return max(-MOST_LOG_ODDS, min(MOST_LOG_ODDS, log_odds))
