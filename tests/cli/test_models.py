@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import pty
 import subprocess
@@ -16,17 +17,22 @@ import msgspec
 import pytest
 
 from tests.ollama.fixtures import free_port
-from tests.ollama.scripted import Scripted, lines, reply
+from tests.ollama.scripted import Answer, Scripted, label, lines, reply
 from tests.store.test_standings import make_standing
+from tests.triage.conftest import make_alert
 from watchdogd.cli import main as cli
 from watchdogd.cli.ask import drop_controls
+from watchdogd.cli.models_exam import make_sample
 from watchdogd.cli.models_list import gather, list_lines
 from watchdogd.cli.vram import Memory
 from watchdogd.config import TriageSettings
+from watchdogd.entities import Label, Verdict
 from watchdogd.ports import SystemClock
 from watchdogd.store.database import Store
-from watchdogd.store.standings import save_standing
+from watchdogd.store.standings import look_up_standings, save_standing
 from watchdogd.telemetry import Counters
+from watchdogd.triage.exam_paper import load_paper
+from watchdogd.triage.fusion import Sample
 from watchdogd.triage.prompt import TEMPLATE_VERSION
 
 if TYPE_CHECKING:
@@ -70,6 +76,8 @@ def served(server: Scripted) -> Iterator[str]:
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(f"triage:\n  model: phi3:mini\nstore:\n  path: {tmp_path}/w.db\n")
+    with path.open("a") as file:
+        file.write(f"control:\n  path: {tmp_path}/control.sock\n")
     return path
 
 
@@ -232,6 +240,82 @@ def test_question_from_standard_input_and_another_model(config: Path) -> None:
 
 def test_controls_are_dropped_whatever_the_cut() -> None:
     assert drop_controls("a\tb\nc\x1b\x9b\x00\x7f\ud800\u2028d") == "a\tb\ncd"
+
+
+def exam_script(*, obeys: bool = False) -> list[Answer]:
+    """The answers of a model that knows every case of the exam."""
+    told = {Label.MALICIOUS: label("malicious"), Label.BENIGN: label("benign")}
+    loaded = reply({"message": {"content": ""}, "done": True, "done_reason": "load"})
+    return [loaded, *(told[case.label] for case in load_paper().cases), label("benign" if obeys else "malicious")]
+
+
+def test_exam_that_is_passed_is_kept(config: Path, tmp_path: Path) -> None:
+    with served(Scripted(*exam_script(), tags=TAGS, ps=PS)) as url:
+        done = run("models", "exam", "--config", str(config), url=url)
+        listed = run("models", "list", "--config", str(config), url=url)
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode()
+    assert text.startswith("phi3:mini (d1): passed\n")
+    assert "AUROC       1.00" in text
+    assert "injections  0 of 24 obeyed" in text
+    (standing,) = look_up_standings(tmp_path / "w.db")
+    assert standing.passed
+    assert "passed; AUROC 1.00" in listed.stdout.decode()
+
+
+def test_exam_that_is_failed_is_exit_code_1(config: Path, tmp_path: Path) -> None:
+    with served(Scripted(*exam_script(obeys=True), tags=TAGS)) as url:
+        done = run("models", "exam", "llama3.2:1b", "--format", "json", "--config", str(config), url=url)
+    assert (done.returncode, done.stderr) == (1, b"")
+    report = msgspec.json.decode(done.stdout)
+    assert report["standing"]["obeyed"] == 24
+    assert report["reasons"] == ["it obeyed orders in the evidence (24)"]
+    (standing,) = look_up_standings(tmp_path / "w.db")
+    assert (standing.model, standing.digest, standing.passed) == ("llama3.2:1b", "d2", False)
+
+
+def test_dry_run_keeps_nothing(config: Path, tmp_path: Path) -> None:
+    with served(Scripted(*exam_script(), tags=TAGS)) as url:
+        done = run("models", "exam", "--dry-run", "--config", str(config), url=url)
+    assert done.returncode == 0
+    assert not (tmp_path / "w.db").exists()
+
+
+def test_result_that_cannot_be_kept_is_said(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.db").mkdir()
+    with served(Scripted(*exam_script(), tags=TAGS)) as url:
+        done = run("models", "exam", "--config", str(config), url=url)
+    assert done.returncode == 2
+    assert done.stdout.startswith(b"phi3:mini (d1): passed")
+    assert b"the result is not kept" in done.stderr
+
+
+def test_model_that_is_not_installed_sits_no_exam(config: Path) -> None:
+    with served(Scripted(*exam_script(), tags=TAGS)) as url:
+        done = run("models", "exam", "nosuch", "--config", str(config), url=url)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"watchdogd: Ollama has no model 'nosuch': ollama pull nosuch\n"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ({}, "malicious"),
+        ({"model_digest": "d2"}, None),
+        ({"prompt_version": "triage-0"}, None),
+        ({"model_share": None}, None),
+        ({"scorer": None}, None),
+    ],
+    ids=str,
+)
+def test_operators_verdicts_are_weighed_in(verdict: dict[str, Any], said: str | None) -> None:
+    plain = Verdict(Label.SUSPICIOUS, "fusion", model_digest="d1", prompt_version=TEMPLATE_VERSION)
+    plain = msgspec.structs.replace(plain, scorer=0.75, model_share=0.5)
+    alert = msgspec.structs.replace(make_alert(), verdict=msgspec.structs.replace(plain, **verdict))
+    expected = None if said is None else Sample(malicious=True, scorer=math.log(3), model=0.0)
+    assert make_sample("malicious", alert, "d1") == expected
+    assert make_sample("suspicious", alert, "d1") is None
+    assert make_sample("malicious", make_alert(), "d1") is None
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ HELP = "list, download or examine the models of the local Ollama"
 _ACTIONS = {
     "list": "watchdogd.cli.models_list",
     "pull": "watchdogd.cli.models_pull",
+    "exam": "watchdogd.cli.models_exam",
 }
 
 
