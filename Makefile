@@ -1,6 +1,8 @@
 # `make demo` and `make test` are all that a newcomer needs; each sets up what it lacks, once.
 VENV ?= .venv
 SECONDS ?= 300
+JOBS ?= 2
+SHARED := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export WATCHDOGD_VENV := $(VENV)
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
@@ -13,7 +15,7 @@ demo: ## replay a recorded attack hidden in ordinary work, show the alerts
 	@tools/setup.sh runtime
 	@$(PY) -m watchdogd.cli.demo
 
-test: lint unit ## linters, types, import contracts, tests (under 10 minutes)
+test: lint unit ## linters, types, import contracts, tests (under 10 minutes; JOBS=4 for more cores)
 
 lint:
 	@tools/setup.sh dev
@@ -24,7 +26,7 @@ lint:
 
 unit:
 	@tools/setup.sh dev
-	$(PY) -m pytest -m "not host" --cov --cov-report=term
+	$(PY) -m pytest -m "not host" $(SHARED) --cov --cov-report=term
 
 e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; refuses on a real host)
 	@tools/setup.sh dev
@@ -32,7 +34,7 @@ e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; 
 
 differential: ## of what make test samples, all: recordings, made-up rules judged in SQL, ausearch (20 minutes)
 	@tools/setup.sh dev
-	WATCHDOGD_DIFFERENTIAL=1 $(PY) -m pytest -m sampled
+	WATCHDOGD_DIFFERENTIAL=1 $(PY) -m pytest -m sampled $(SHARED)
 
 bench: ## CPU and memory beside laurel, ausearch, auparse and zargunlite (says what of these is missing)
 	@tools/setup.sh dev

@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("watchdogd", deadline=None)  # no timing may fail a test
+settings.load_profile("watchdogd")
 
 pytest_plugins = ["tests.ollama.fixtures"]
 """The fixture `ollama`: a small model behind Ollama's protocol."""
@@ -27,6 +31,13 @@ def corpora() -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` writes what the code says now into the golden files."""
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers share the files, those with slow tests go first: else one of them is what all wait for."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture
