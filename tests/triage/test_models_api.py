@@ -259,6 +259,16 @@ async def test_real_server_tells_of_itself(ollama: Ollama) -> None:
 
 
 @pytest.mark.slow
+async def test_bounds_of_integers_are_enforced(ollama: Ollama) -> None:
+    client = OllamaClient(ollama.url, timeout_s=60)
+    options = ChatOptions(ollama.model, 4096, 12, 0.0, 42, "30m")
+    schema = {"type": "integer", "minimum": 40, "maximum": 60}
+    said = await client.chat([{"role": "user", "content": "Write the number 7."}], schema, options)
+    assert 40 <= int(said.content) <= 60
+    await client.close()
+
+
+@pytest.mark.slow
 async def test_real_free_answer(ollama: Ollama) -> None:
     said = await converse(ollama.url, 60, ChatOptions(ollama.model, 4096, 24, 0.0, 42, "30m"))
     assert said.strip()
