@@ -14,19 +14,22 @@ from msgspec.structs import replace
 from tests.daemon import RULE, make_exec_lines
 from tests.test_judge import TIME_MS, build_judge, make_records, name_alert
 from watchdogd import pipeline as module
+from watchdogd.background import NO_BACKGROUND, Background
 from watchdogd.config import TriageSettings
 from watchdogd.entities import Checkpoint, Label, Level, Verdict
 from watchdogd.errors import SourceError, StoreError
 from watchdogd.match.library import RuleSet, load_rules
-from watchdogd.pipeline import Pipeline, Routes
+from watchdogd.pipeline import Pipeline
+from watchdogd.routes import Routes
 from watchdogd.store.database import Batch, InstanceHeartbeat, Store
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.store.outbox import Outbox
+from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
-from watchdogd.triage.policy import Policy
+from watchdogd.triage_desk import TriageDesk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
     from watchdogd.entities import Alert, Delivery, Record
@@ -96,10 +99,25 @@ class Script:
         self.may_answer.set()
         self._label = label
 
-    async def ask(self, alert: Alert) -> Verdict:
+    breaker_state = "closed"
+
+    async def identify(self) -> tuple[str, ...]:
+        return ("model", "digest")
+
+    async def ask(self, alert: Alert, background: Background) -> Verdict:  # noqa: ARG002 - of no interest here
         self.asked.append(alert)
         await self.may_answer.wait()
         return Verdict(label=self._label, by="model", confidence=0.9)
+
+    async def warm_up(self) -> None:
+        self.warm = True
+
+    async def close(self) -> None:
+        self.warm = False
+
+
+async def gather_nothing(_: Alert) -> Background:
+    return NO_BACKGROUND
 
 
 class Bench:
@@ -113,13 +131,21 @@ class Bench:
         self.ledger = OffsetLedger("audit_log", "audit.log", START)
         self.alive = 0
         self.outbox = Outbox(store, self.counters, self.clock)
+        self.desk = TriageDesk(
+            script,
+            TriageSettings(budget_per_minute=60_000, questions_per_group=1000),
+            Routes((("journald", Level.INFORMATIONAL), ("pager", Level.HIGH))),
+            Verdicts(store, self.counters, clock),
+            gather_nothing,
+            lambda alert: alert.id,  # every alert asks something else
+            self.counters,
+            clock,
+        )
         self.pipeline = Pipeline(
             build_judge(rules, self.counters, live=True),
             store,
             self.ledger,
-            script,  # type: ignore[arg-type] # the one part that is not real
-            Policy(TriageSettings()),
-            Routes((("journald", Level.INFORMATIONAL), ("pager", Level.HIGH))),
+            self.desk,
             dict,
             lambda: InstanceHeartbeat("boot", 1, 1, self.clock.now_ms()),
             self.counters,
@@ -138,7 +164,7 @@ class Bench:
         async with asyncio.TaskGroup() as group:
             judge = group.create_task(self.pipeline.run_judge())
             follower = group.create_task(self.pipeline.follow(sources[0], lambda _: waiting.pop(0)))
-            asking = [group.create_task(self.pipeline.run_triage()) for _ in range(workers if self.script else 0)]
+            asking = [group.create_task(loop) for loop in self.loops(workers if self.script else 0)]
             await asyncio.to_thread(sources[-1].emitted.wait, 10)
             await wait_alerts(self, alerts)
             if until is not None:
@@ -149,6 +175,11 @@ class Bench:
             await judge
             for task in asking:
                 task.cancel()
+
+    def loops(self, workers: int = 1) -> list[Coroutine[None, None, None]]:
+        """Those of the desk, none where nobody is to answer."""
+        loops = [self.desk.sort(), self.desk.settle_shed()] if workers else []
+        return loops + [self.desk.answer() for _ in range(workers)]
 
     async def take(self) -> list[tuple[Delivery, Alert]]:
         """What is due now; delivered with that."""
@@ -194,6 +225,16 @@ async def poll(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
         while not await holds():  # noqa: ASYNC110 -- it happens on the database's thread, or in a scripted part
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def run(loops: list[Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """These loops as tasks, for as long as it lasts."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        yield
+        for task in tasks:
+            task.cancel()
 
 
 async def wait_alerts(bench: Bench, count: int) -> None:
@@ -390,7 +431,7 @@ async def test_verdict_in_time_releases_the_alert_at_once(tmp_path: Path, rules:
         async with asyncio.TaskGroup() as group:
             group.create_task(watch())
             group.create_task(bench.read(Lines(make_log(1)), until=done))
-        assert bench.pipeline.wake_deliverer.is_set()
+        assert bench.desk.wake_deliverer.is_set()
         ((delivery, alert),) = await bench.take()
         assert delivery.kind == "alert"
         assert alert.verdict is not None
@@ -437,63 +478,7 @@ async def test_what_waits_for_a_verdict_is_asked_about_after_a_restart(
     async with open_bench(tmp_path, rules["high"], script) as bench:
         await bench.read(Lines(make_log(1, 2)), alerts=2)
     async with open_bench(tmp_path, rules["high"], script := Script()) as bench:
-        await bench.pipeline.resume_triage()
-        async with asyncio.TaskGroup() as group:
-            worker = group.create_task(bench.pipeline.run_triage())
+        await bench.desk.resume()
+        async with run(bench.loops()):
             await wait_verdicts(bench, 2)
-            worker.cancel()
         assert len(script.asked) == 2
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-async def test_more_than_the_queue_holds_is_deferred_and_asked_about_once_each(
-    tmp_path: Path, rules: dict[str, RuleSet], monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    monkeypatch.setattr(module, "TRIAGE_WAITING_LIMIT", 2)
-    script = Script()
-    script.may_answer.clear()
-    async with open_bench(tmp_path, rules["high"], script) as bench:
-        done = asyncio.Event()
-
-        async def go_on() -> None:
-            await wait_alerts(bench, 11)
-            script.may_answer.set()
-            await wait_verdicts(bench, 11)
-            done.set()
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(go_on())
-            group.create_task(bench.read(Lines(make_log(*range(1, 12))), until=done, workers=workers))
-        assert bench.counters.get("triage_deferred_total") >= 11 - 2 - workers
-        assert len(script.asked) == len({alert.id for alert in script.asked}) == 11
-        assert await bench.store.pending_triage(10) == []
-
-
-async def test_the_worst_is_asked_about_first(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
-    async with open_bench(tmp_path, rules["high"], script := Script()) as bench:
-        await bench.read(Lines(make_log(1, 2)), alerts=2, workers=0)
-        newer, older = await bench.store.latest_alerts(2)
-        script.asked.clear()
-    async with open_bench(tmp_path, rules["high"], script := Script()) as bench:
-        for alert in (replace(older, level=Level.LOW), replace(newer, level=Level.CRITICAL)):
-            bench.pipeline.enqueue_triage(alert)
-        async with asyncio.TaskGroup() as group:
-            worker = group.create_task(bench.pipeline.run_triage())
-            await wait_verdicts(bench, 2)
-            worker.cancel()
-        assert [alert.level for alert in script.asked] == [Level.CRITICAL, Level.LOW]
-
-
-async def test_verdict_that_cannot_be_stored_is_counted_and_the_alert_goes_out(
-    tmp_path: Path, rules: dict[str, RuleSet]
-) -> None:
-    async with open_bench(tmp_path, rules["high"], Script()) as bench:
-        await bench.read(Lines(make_log(1)), alerts=1, workers=0)
-        (alert,) = await bench.store.latest_alerts(1)
-        async with asyncio.TaskGroup() as group:
-            worker = group.create_task(bench.pipeline.run_triage())
-            bench.pipeline.enqueue_triage(replace(alert, id="not in the database"))
-            await wait_counter(bench, "triage_verdicts_unstored_total")
-            worker.cancel()
-        bench.clock.skip(5)
-        assert len(await bench.take()) == 2

@@ -20,7 +20,7 @@ import pytest
 
 from tests.daemon import NO_PID, RULE, RULE_ID, Daemon, make_exec_lines, wait_until
 from tests.host.receiver import Fault, Received, Receiver
-from tests.ollama.scripted import Scripted, explanation, label, reply
+from tests.ollama.scripted import Scripted, chat, explanation, label, reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +228,7 @@ def fill_disk(filler: Path) -> None:
 
 async def test_triage_pending_at_a_crash_resumes_and_the_verdict_follows(tmp_path: Path, receiver: Receiver) -> None:
     answers = (label("malicious"), explanation("A program was started."))
-    async with Scripted(reply({})._replace(delay_s=60.0), *answers) as model:
+    async with Scripted(reply({})._replace(delay_s=60.0), *answers, load=chat("")) as model:
         extra = f"triage:\n  ollama_url: {model.url}\n  timeout_s: 600\n  deadline_s:\n    high: 1\n"
         with Daemon(tmp_path, webhook_url=receiver.url, extra=extra) as daemon:
             daemon.log.touch()
@@ -253,7 +253,7 @@ def find_verdicts(received: list[Received]) -> list[Received]:
 
 
 async def test_a_benign_verdict_keeps_no_high_alert_from_anybody(tmp_path: Path, receiver: Receiver) -> None:
-    async with Scripted(label("benign"), explanation("A program was started.")) as model:
+    async with Scripted(label("benign"), explanation("A program was started."), load=chat("")) as model:
         extra = f"triage:\n  ollama_url: {model.url}\n  benign_to_journald: true\n"
         with Daemon(tmp_path, webhook_url=receiver.url, extra=extra) as daemon:
             daemon.log.touch()
@@ -266,7 +266,7 @@ async def test_a_benign_verdict_keeps_no_high_alert_from_anybody(tmp_path: Path,
 
 
 async def test_reload_takes_another_model_and_ends_in_time(tmp_path: Path, receiver: Receiver) -> None:
-    async with Scripted(label("malicious"), explanation("A program was started.")) as model:
+    async with Scripted(label("malicious"), explanation("A program was started."), load=chat("")) as model:
         with Daemon(tmp_path, webhook_url=receiver.url, extra="triage:\n  ollama_url: http://127.0.0.1:9\n") as daemon:
             daemon.log.touch()
             await asyncio.to_thread(daemon.start)

@@ -23,30 +23,36 @@ from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.hosts import choose_node
 from watchdogd.enrich.identity import Identity, look_up_host_user
 from watchdogd.enrich.own import Instance, OwnProcesses
+from watchdogd.enrich.ownership import PackageOwners
 from watchdogd.enrich.package import PackageFiles
 from watchdogd.enrich.process import ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Level
 from watchdogd.errors import SourceError
+from watchdogd.gathering import Gatherer
 from watchdogd.judge import Judge
 from watchdogd.notify import notify
-from watchdogd.pipeline import Pipeline, Routes
+from watchdogd.pipeline import Pipeline
 from watchdogd.reports import SourceReport
+from watchdogd.routes import Routes
 from watchdogd.store.database import Batch, InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
+from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage.ollama import OllamaClient
-from watchdogd.triage.policy import Policy
+from watchdogd.triage.recall import fingerprint_exactly
 from watchdogd.triage.scorer import score_evidence
 from watchdogd.triage.triager import Triager
+from watchdogd.triage_desk import TriageDesk
 from watchdogd.write.journald import JournaldSink
 from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
+    from watchdogd.background import Case
     from watchdogd.config import Config
-    from watchdogd.entities import Checkpoint
+    from watchdogd.entities import Alert, Checkpoint
     from watchdogd.match.engine import Engine
     from watchdogd.ports import Clock, LineSource, Sink
     from watchdogd.store.database import Store
@@ -59,9 +65,15 @@ BASELINE_LIMIT = 8_192
 
 
 async def build_pipeline(
-    config: Config, engine: Engine, store: Store, counters: Counters, clock: Clock, contexts: Contexts | None = None
+    config: Config,
+    engine: Engine,
+    store: Store,
+    desk: TriageDesk,
+    counters: Counters,
+    clock: Clock,
+    contexts: Contexts | None = None,
 ) -> tuple[Pipeline, OffsetLedger]:
-    """The rooms from decode to triage, with what the database remembers. Raises StoreError where it cannot be read."""
+    """The rooms from decode to store, with what the database remembers. Raises StoreError where it cannot be read."""
     proc = ProcReader()
     own = proc.read(os.getpid())
     start_ms = own.key.start_ms if own else clock.now_ms()
@@ -95,9 +107,7 @@ async def build_pipeline(
         judge,
         store,
         ledger,
-        build_triager(config, counters, clock),
-        Policy(config.triage),
-        choose_routes(config),
+        desk,
         baseline.take_changes,
         lambda: InstanceHeartbeat(proc.boot_id, os.getpid(), start_ms, clock.now_ms()),
         counters,
@@ -113,6 +123,30 @@ def watch_packages(config: Config, clock: Clock) -> tuple[Contexts, PackageFiles
     contexts = Contexts(config.contexts, packages.is_packaged)
     packages.start(contexts.forget)
     return contexts, packages
+
+
+def choose_cases(_alert: Alert, _cases: Sequence[Case]) -> tuple[Case, ...]:
+    """None yet: `triage` finds them."""
+    return ()
+
+
+async def build_desk(config: Config, store: Store, counters: Counters, clock: Clock) -> tuple[TriageDesk, Gatherer]:
+    """The desk of triage, and what gathers backgrounds for it. Raises StoreError where the database cannot be read."""
+    verdicts = Verdicts(store, counters, clock)
+    gatherer = Gatherer(verdicts, PackageOwners().describe, choose_cases, socket.gethostname())
+    await gatherer.load()
+    desk = TriageDesk(
+        build_triager(config, counters, clock),
+        config.triage,
+        choose_routes(config),
+        verdicts,
+        gatherer.gather,
+        fingerprint_exactly,
+        counters,
+        clock,
+    )
+    desk.opinions = await verdicts.count_opinions()
+    return desk, gatherer
 
 
 def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:

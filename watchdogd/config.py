@@ -149,6 +149,11 @@ class TriageSettings(Settings, frozen=True, kw_only=True):
     benign_to_journald: bool = False
     breaker_failures: Annotated[int, Meta(ge=1, le=1000)] = 5
     breaker_open_s: Timeout = 30.0
+    budget_per_minute: Annotated[int, Meta(ge=1, le=60_000)] = 30
+    questions_per_group: Annotated[int, Meta(ge=1, le=1000)] = 5
+    group_s: Timeout = 300.0
+    waiting_limit: Annotated[int, Meta(ge=1, le=10_000)] = 256
+    cache_s: Annotated[float, Meta(ge=0, le=31 * 86_400)] = 86_400.0
 
 
 class StoreSettings(Settings, frozen=True, kw_only=True):

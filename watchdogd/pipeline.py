@@ -1,4 +1,4 @@
-"""The seven rooms joined: collect -> decode, enrich, match (the judge) -> store -> triage -> write.
+"""The rooms joined: collect -> decode, enrich, match (the judge) -> store, and on to the desk of triage and the writer.
 
 Batches of records, finished events and pulses pass through one bounded queue. A full queue stops the readers, so the
 log file waits and nothing is dropped. The store commits before anything else hears of an alert.
@@ -11,9 +11,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from watchdogd.entities import Alert, Event, Level, Record
+from watchdogd.entities import Alert, Event, Record
 from watchdogd.errors import SourceError, StoreError
 from watchdogd.store.database import Batch, NewAlert
 
@@ -26,8 +24,7 @@ if TYPE_CHECKING:
     from watchdogd.store.database import InstanceHeartbeat, Store
     from watchdogd.store.ledger import OffsetLedger
     from watchdogd.telemetry import Counters
-    from watchdogd.triage.policy import Policy
-    from watchdogd.triage.triager import Triager
+    from watchdogd.triage_desk import TriageDesk
 
 log = logging.getLogger("watchdogd.pipeline")
 
@@ -40,7 +37,6 @@ WORKED_S = 60.0
 
 STORE_RETRY_LAST_S = 5.0
 """Shorter than a third of WatchdogSec: systemd must hear that waiting for a disk is not being stuck."""
-TRIAGE_WAITING_LIMIT = 1_000
 
 
 class Pulse:
@@ -57,16 +53,6 @@ class _Stop:
 Item = list[Record] | list[Event] | Pulse | _Stop
 
 
-class Routes(msgspec.Struct, frozen=True):
-    """Where alerts go: each sink's name with the least level that it wants to hear of."""
-
-    sinks: tuple[tuple[str, Level], ...]
-
-    def choose(self, level: Level) -> tuple[str, ...]:
-        """Names of the sinks for an alert of this level."""
-        return tuple(name for name, least in self.sinks if level.rank >= least.rank)
-
-
 class Pipeline:
     """One per daemon. The service starts its loops as tasks and stops them in the order of the flow."""
 
@@ -75,9 +61,7 @@ class Pipeline:
         judge: Judge,
         store: Store,
         ledger: OffsetLedger,
-        triager: Triager | None,
-        policy: Policy,
-        routes: Routes,
+        desk: TriageDesk,
         take_seen: Callable[[], Mapping[str, Seen]],
         heartbeat: Callable[[], InstanceHeartbeat],
         counters: Counters,
@@ -85,10 +69,7 @@ class Pipeline:
         alive: Callable[[], None],
     ) -> None:
         self.judge = judge
-        self.triager = triager
-        self.policy = policy
-        self.routes = routes
-        self.wake_deliverer = asyncio.Event()
+        self.desk = desk
         self._store = store
         self._ledger = ledger
         self._take_seen = take_seen
@@ -97,12 +78,9 @@ class Pipeline:
         self._clock = clock
         self._alive = alive
         self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_BATCHES)
-        self._triage: asyncio.PriorityQueue[tuple[int, int, str, Alert]] = asyncio.PriorityQueue()
         self._fresh: list[Alert] = []
         self._seen: dict[str, Seen] = {}
         self._committed_s = clock.monotonic_s()
-        self._deferred = False
-        self._in_triage: set[str] = set()
         self._stopping = asyncio.Event()
         self._sources: set[LineSource] = set()
         self._discarding = False
@@ -254,10 +232,10 @@ class Pipeline:
         self._counters.add("store_repeated_alerts_total", len(alerts) - len(new_ids))
         if new_ids:
             self._counters.add("store_alerts_total", len(new_ids))
-            for alert in alerts.values():
-                if alert.id in new_ids and self._wants_triage(alert):
-                    self.enqueue_triage(alert)
-            self.wake_deliverer.set()
+            for planned in batch.alerts:
+                if planned.triage and planned.alert.id in new_ids:
+                    self.desk.take(planned.alert, planned.question)
+            self.desk.wake_deliverer.set()
 
     async def _commit_when_possible(self, batch: Batch) -> frozenset[str] | None:
         delay_s = RETRY_FIRST_S
@@ -280,56 +258,8 @@ class Pipeline:
                 return new_ids
 
     def _plan(self, alert: Alert) -> NewAlert:
-        triage = self._wants_triage(alert)
-        due_ms = self._clock.now_ms() + (self.policy.deadline_ms(alert.level) if triage else 0)
-        return NewAlert(alert=alert, sinks=self.routes.choose(alert.level), due_ms=due_ms, triage=triage)
-
-    # --- triage -------------------------------------------------------------------------------------------------
-
-    def _wants_triage(self, alert: Alert) -> bool:
-        return self.triager is not None and alert.rule.triage != "never"
-
-    def enqueue_triage(self, alert: Alert) -> None:
-        """Ask about this alert as soon as its turn comes: the highest level first, then the oldest.
-
-        Past the limit it is left to the database, counted, and taken from there when the queue has emptied.
-        """
-        if alert.id in self._in_triage:
-            return
-        if self._triage.qsize() >= TRIAGE_WAITING_LIMIT:
-            self._counters.add("triage_deferred_total")
-            self._deferred = True
-            return
-        self._in_triage.add(alert.id)
-        self._triage.put_nowait((-alert.level.rank, alert.time_ms, alert.id, alert))
-
-    async def resume_triage(self) -> None:
-        """Enqueue what waits in the database: after a crash, or after more came than the queue holds."""
-        waiting = await self._store.pending_triage(TRIAGE_WAITING_LIMIT + len(self._in_triage))
-        self._deferred = len(waiting) >= TRIAGE_WAITING_LIMIT
-        for alert in waiting:
-            self.enqueue_triage(alert)
-
-    async def run_triage(self) -> None:
-        """Ask, rule on the answer, store it; several of these may run at once."""
-        while True:
-            *_, alert = await self._triage.get()
-            if self.triager is None:
-                self._in_triage.discard(alert.id)
-                continue
-            verdict = await self.triager.ask(alert)
-            ruling = self.policy.rule_on(alert, verdict)
-            try:
-                await self._store.record_verdict(
-                    ruling.alert,
-                    release=True,
-                    journald_only=ruling.journald_only,
-                    verdict_update=ruling.verdict_changes,
-                )
-                if self._deferred and self._triage.empty():
-                    await self.resume_triage()
-            except StoreError as error:
-                self._counters.add("triage_verdicts_unstored_total")
-                log.error("%s; the alert goes out without its verdict", error)
-            self._in_triage.discard(alert.id)
-            self.wake_deliverer.set()
+        sinks, now_ms = self.desk.routes.choose(alert.level), self._clock.now_ms()
+        if not self.desk.wants(alert):
+            return NewAlert(alert, sinks, due_ms=now_ms, triage=False)
+        due_ms = now_ms + self.desk.policy.deadline_ms(alert.level)
+        return NewAlert(alert, sinks, due_ms, triage=True, question=self.desk.name_question(alert))

@@ -13,7 +13,6 @@ from watchdogd.errors import Place, Problem, ProblemsError
 from watchdogd.loading import log_load
 from watchdogd.memory import freeze_memory
 from watchdogd.notify import notify
-from watchdogd.triage.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
     from watchdogd.ports import Clock
     from watchdogd.reports import LoadReport
     from watchdogd.telemetry import Counters
-    from watchdogd.triage.triager import Triager
+    from watchdogd.triage_desk import Asker
     from watchdogd.write.deliver import Deliverer
 
 log = logging.getLogger("watchdogd.service")
 
 
 class Reloader:
-    """Swaps in what the files say now. `retire_later(triager, after_s)` closes what is asked no more."""
+    """Swaps in what the files say now. `retire_later(asker, after_s)` closes what is asked no more."""
 
     def __init__(
         self,
@@ -38,7 +37,7 @@ class Reloader:
         first: Loaded,
         pipeline: Pipeline,
         deliverer: Deliverer,
-        retire_later: Callable[[Triager, float], None],
+        retire_later: Callable[[Asker, float], None],
         counters: Counters,
         clock: Clock,
         replace_contexts: Callable[[Mapping[str, Sequence[str]]], None] = lambda _: None,
@@ -105,11 +104,11 @@ class Reloader:
         self._replace_contexts(fresh.contexts)
         freeze_memory()
         if fresh.triage != config.triage:
-            retired, pipeline.triager = pipeline.triager, build_triager(fresh, self._counters, self._clock)
+            retired = pipeline.desk.asker
+            pipeline.desk.replace(build_triager(fresh, self._counters, self._clock), fresh.triage)
             if retired is not None:
                 self._retire_later(retired, config.triage.timeout_s)
-        pipeline.policy = Policy(fresh.triage)
-        pipeline.routes = choose_routes(fresh)
+        pipeline.desk.routes = choose_routes(fresh)
         self._config = msgspec.structs.replace(
             fresh, sources=config.sources, store=config.store, control=config.control
         )

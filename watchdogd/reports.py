@@ -38,6 +38,28 @@ class SourceReport(msgspec.Struct, frozen=True):
     running: bool
 
 
+class TriageReport(msgspec.Struct, frozen=True):
+    """The triage desk as it is now."""
+
+    model: str | None
+    """None where triage is turned off."""
+    server: str
+    """`closed`: asked as ever; `open`: left alone for a while, for it kept failing; `half-open`: tried again."""
+    waiting: int
+    """Questions that nobody was asked yet."""
+    in_flight: int
+    budget_left: int
+    """Questions that may be asked at once."""
+    budget_per_minute: int
+    sessions: int
+    """Groups of alerts that are being asked about."""
+    sessions_opened: int
+    cached: int
+    """Verdicts that may be used again."""
+    opinions: dict[str, int] = {}
+    """The operator's verdicts, by label."""
+
+
 class StatusReport(msgspec.Struct, frozen=True):
     """The daemon as it is now."""
 
@@ -55,6 +77,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     sources: tuple[SourceReport, ...]
     counters: dict[str, int]
     gauges: dict[str, float]
+    triage: TriageReport | None = None
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

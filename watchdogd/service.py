@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watchdogd import __version__
-from watchdogd.assembly import AuditSources, build_pipeline, build_sinks, choose_give_up_s, watch_packages
+from watchdogd.assembly import AuditSources, build_desk, build_pipeline, build_sinks, choose_give_up_s, watch_packages
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
-    from watchdogd.triage.triager import Triager
+    from watchdogd.triage_desk import Asker, TriageDesk
 
 log = logging.getLogger("watchdogd.service")
 
@@ -70,12 +70,14 @@ class Service:
             await asyncio.to_thread(loader.keep)
             contexts, packages = watch_packages(loaded.config, self._clock)
             stack.callback(packages.stop)
-            await self._work(loader, loaded, store, contexts)
+            desk, gatherer = await build_desk(loaded.config, store, self._counters, self._clock)
+            stack.callback(gatherer.close)
+            await self._work(loader, loaded, store, desk, contexts)
 
-    async def _work(self, loader: Loader, loaded: Loaded, store: Store, contexts: Contexts) -> None:
+    async def _work(self, loader: Loader, loaded: Loaded, store: Store, desk: TriageDesk, contexts: Contexts) -> None:
         config = loaded.config
         pipeline, ledger = await build_pipeline(
-            config, loader.take_engine(), store, self._counters, self._clock, contexts
+            config, loader.take_engine(), store, desk, self._counters, self._clock, contexts
         )
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
@@ -83,18 +85,18 @@ class Service:
         sources = AuditSources(config, self._counters, self._clock, from_start=self._options.from_start)
         follows = await sources.open(pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
-        if pipeline.triager is not None:
-            await pipeline.resume_triage()
+        await desk.resume()
         async with asyncio.TaskGroup() as group:
             start = group.create_task
             followers = [start(follow, name=f"follow {number}") for number, follow in enumerate(follows)]
             judge = start(pipeline.run_judge(), name="judge")
-            workers = [start(pipeline.run_triage(), name=f"triage {n}") for n in range(config.triage.max_in_flight)]
-            workers.append(start(deliverer.run(pipeline.wake_deliverer), name="deliver"))
+            workers = [start(loop, name=name) for name, loop in desk.loops()]
+            workers.append(start(desk.warm_up(), name="warm up"))
+            workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
 
-            def retire_later(triager: Triager, after_s: float) -> None:
-                workers.append(start(retire(triager, after_s), name="retire triager"))
+            def retire_later(asker: Asker, after_s: float) -> None:
+                workers.append(start(retire(asker, after_s), name="retire triager"))
 
             reloader = Reloader(
                 loader, loaded, pipeline, deliverer, retire_later, self._counters, self._clock, contexts.replace_added
@@ -102,7 +104,7 @@ class Service:
             watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
 
             async def report() -> StatusReport:
-                return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)])
+                return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)], desk)
 
             handlers = {"reload": reloader.reload, "status": report}
             control = ControlServer(Path(config.control.path), handlers, self._counters, start)
@@ -131,11 +133,12 @@ class Service:
                 worker.cancel()
         losses.sample()
         await deliverer.close()
-        if pipeline.triager is not None:
-            await pipeline.triager.close()
+        await desk.close()
         log.info("stopped: %s", ", ".join(f"{name}={value}" for name, value in self._counters.snapshot().items()))
 
-    def _report(self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport]) -> StatusReport:
+    def _report(
+        self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport], desk: TriageDesk
+    ) -> StatusReport:
         metrics = config.sources.host_metrics
         if metrics.enabled:
             sources.append(SourceReport("host_metrics", f"every {metrics.interval_s:g} s", running=True))
@@ -152,6 +155,7 @@ class Service:
             sources=tuple(sources),
             counters=self._counters.snapshot(),
             gauges=self._counters.gauges(),
+            triage=desk.report(),
         )
 
     async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:
@@ -174,9 +178,9 @@ class Service:
             await asyncio.sleep(interval_s / 3)
 
 
-async def retire(triager: Triager, after_s: float) -> None:
-    """Close a triager that is not asked any more, once its last question must have been answered."""
+async def retire(asker: Asker, after_s: float) -> None:
+    """Close what is not asked any more, once its last question must have been answered."""
     try:
         await asyncio.sleep(after_s)
     finally:
-        await triager.close()
+        await asker.close()

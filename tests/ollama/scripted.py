@@ -68,7 +68,8 @@ NO_MODELS = reply({"models": []})
 class Scripted:
     """Plays `answers` to /api/chat one by one (the last again and again); keeps what it was asked.
 
-    `others` are the answers to all else by name (`pull`, `ps`, `show`).
+    `others` are the answers to all else by name (`pull`, `ps`, `show`); `load` is to a chat without messages, which
+    is one of the questions where it is not given.
     """
 
     def __init__(
@@ -128,7 +129,10 @@ class Scripted:
     def _choose(self, path: str, body: bytes) -> Answer:
         if path != "/api/chat":
             return self._others[path]
-        self.questions.append(json.loads(body))
+        question = json.loads(body)
+        if not question.get("messages") and "/api/load" in self._others:
+            return self._others["/api/load"]
+        self.questions.append(question)
         self.asked.set()
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 

@@ -30,6 +30,8 @@ PASSING = frozenset(
         "judge_standing_total",
         "store_alerts_total",
         "store_repeated_alerts_total",
+        "triage_cached_total",
+        "triage_folded_total",
         "triage_requests_total",
         "write_sent_total",
         "service_reloads_total",

@@ -10,7 +10,7 @@ import msgspec
 from watchdogd.cli.daemon import add_socket_option, ask, choose_socket
 from watchdogd.cli.losses import PASSING, explain_loss
 from watchdogd.cli.options import add_config_option
-from watchdogd.reports import StatusReport
+from watchdogd.reports import StatusReport, TriageReport
 
 if TYPE_CHECKING:
     import argparse
@@ -82,6 +82,8 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
     for source in report.sources:
         text = f"{source.name}: {source.reads}"
         yield "source", escape_controls(text if source.running else f"{text}, not read now"), _style(source.running)
+    if report.triage is not None:
+        yield from _describe_triage(report.triage)
     lost = {name: count for name, count in report.counters.items() if count and name not in PASSING}
     for name, count in lost.items():
         yield "lost", f"{count}  {explain_loss(name)}", "yellow"
@@ -89,6 +91,26 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
         yield "lost", "nothing", "green"
     passed = (f"{name.removesuffix('_total')} {count}" for name, count in report.counters.items() if name in PASSING)
     yield "counted", ", ".join(passed), "dim"
+
+
+def _describe_triage(triage: TriageReport) -> Iterator[Row]:
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - as above
+
+    if triage.model is None:
+        yield "triage", "turned off", ""
+        return
+    server = {"open": "left alone, for it keeps failing", "half-open": "kept failing, is tried again"}
+    yield (
+        "triage",
+        escape_controls(f"{triage.model}: {server.get(triage.server, 'is asked')}"),
+        _style(triage.server == "closed"),
+    )
+    asking = f"{triage.waiting} waiting, {triage.in_flight} being asked, {triage.budget_left} more at once"
+    kept = f"{triage.sessions} groups open, {triage.cached} verdicts kept"
+    yield "questions", f"{asking} ({triage.budget_per_minute} a minute); {kept}", ""
+    if triage.opinions:
+        given = ", ".join(f"{count} {label}" for label, count in triage.opinions.items())
+        yield "your verdicts", given, ""
 
 
 def _describe_origin(report: StatusReport) -> str:

@@ -22,6 +22,18 @@ class NewAlert(msgspec.Struct, frozen=True):
     """What is asked about it: alerts of the same question share a verdict."""
 
 
+class RuledAlert(msgspec.Struct, frozen=True):
+    """An alert with its verdict, and what that changes."""
+
+    alert: Alert
+    journald_only: bool = False
+    """Deliveries to other sinks that nobody tried yet are called off."""
+    verdict_update: bool = False
+    """Sinks that have the alert are told the verdict."""
+    extra: tuple[NewAlert, ...] = ()
+    """Alerts that the verdict gives rise to: stored with it or not at all."""
+
+
 class InstanceHeartbeat(msgspec.Struct, frozen=True):
     """One life of the daemon, so that re-read events of its own former process are recognised."""
 

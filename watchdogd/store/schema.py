@@ -75,6 +75,7 @@ MIGRATIONS = (
     (
         # question: alerts that wait for the same verdict. origin: whose session or process tree it came of.
         "ALTER TABLE alerts ADD COLUMN question TEXT NOT NULL DEFAULT ''",
+        "UPDATE alerts SET question = id WHERE triage_state = 'pending'",
         "ALTER TABLE alerts ADD COLUMN origin TEXT",
         "CREATE INDEX alerts_question ON alerts (question, seq) WHERE triage_state = 'pending'",
         "CREATE INDEX alerts_origin ON alerts (origin, seq) WHERE origin IS NOT NULL",

@@ -47,7 +47,7 @@ def as_json(values: AbstractSet[int] | AbstractSet[str]) -> str:
 
 def write_batch(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> frozenset[str]:
     """Write a batch; the ids of the alerts that are new."""
-    new = frozenset([item.alert.id for item in batch.alerts if _write_alert(connection, item, now_ms)])
+    new = frozenset([item.alert.id for item in batch.alerts if write_alert(connection, item, now_ms)])
     point = batch.checkpoint
     if point is not None:
         connection.execute(
@@ -65,7 +65,8 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> fr
     return new
 
 
-def _write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> bool:
+def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> bool:
+    """Write an alert and whom to tell; False, and nothing written, where it is known already."""
     alert = item.alert
     state = "pending" if item.triage else "none"
     cursor = connection.execute(

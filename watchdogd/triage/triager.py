@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from watchdogd.triage.ollama import OllamaClient
     from watchdogd.triage.prompt import Question
 
+log = logging.getLogger("watchdogd.triage")
+
+WARM_UP_S = 300.0
 _AVAILABLE_S = 2.0
 _DIGEST_FRESH_S = 60.0
 
@@ -81,6 +85,14 @@ class Triager:
     async def identify(self) -> tuple[str, ...]:
         """What a verdict depends on beside the alert: a kept one holds only while this is the same."""
         return (self._settings.model, await self._find_digest() or "")
+
+    async def warm_up(self) -> None:
+        """Have the model loaded before the first question. Never raises: a failure shows again when it matters."""
+        try:
+            async with asyncio.timeout(WARM_UP_S):
+                await self._client.load(self._options)
+        except (TriageError, TimeoutError) as error:
+            log.warning("the model %s is not loaded yet: %s", self._settings.model, error or "it takes long")
 
     async def ask(self, alert: Alert, background: Background = NO_BACKGROUND) -> Verdict:  # noqa: ARG002 - soon
         """A verdict in at most `timeout_s`; whatever goes wrong is a verdict `untriaged` that says so.

@@ -154,6 +154,9 @@ class Deliverer:
     async def _pass(self, group: asyncio.TaskGroup) -> None:
         """Start everything that is due on free sinks, then wait for the next reason to look."""
         self._wake.clear()
+        if self._sinks and self._sinks.keys() <= self._in_flight.keys():  # nobody is free: what waits may be long
+            await self._wait(self._wake, self._sleep_s(None))
+            return
         try:
             while taken := await self._outbox.take_due(self._clock.now_ms(), 1, self._busy()):
                 for delivery, alert in taken:
