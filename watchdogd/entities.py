@@ -17,8 +17,8 @@ FieldMap = dict[str, FieldValue | tuple[FieldValue, ...]]
 FieldTriple = tuple[str, str, str]
 """Name, raw value and interpreted value of one audit field; order and repeated names are kept."""
 
-Likeness = tuple[str | bytes, ...]
-"""What the records of an event say: types and lines, without headers and without values of VOLATILE_FIELDS."""
+Likeness = bytes
+"""All lines of an event, but for time and serial in the headers and for values of VOLATILE_FIELDS."""
 
 
 VOLATILE_FIELDS: Mapping[str, frozenset[str]] = {

@@ -68,7 +68,7 @@ def decode(lines: Iterable[bytes]) -> list[Event]:
 
 def judge_plainly(engine: Engine, event: Event) -> list[Match]:
     """Without what events say beforehand of their views."""
-    return engine.judge(replace(event, views=tuple(event.views), categories=None))
+    return engine.judge(replace(event, views=tuple(event.views), categories=None, likeness=None))
 
 
 def make_ruleset(*bodies: tuple[str, Mapping[str, syntax.Detection], syntax.Condition]) -> RuleSet:
@@ -412,3 +412,83 @@ def test_registers_are_read_as_what_the_index_believes_them_to_be() -> None:
 def mentions(name: str, values: dict[str, str]) -> bool:
     """Whether the argument means anything but a number."""
     return interpret_argument(name, "0", values) != "0x0" or interpret_argument(name, "1", values) != "0x1"
+
+
+EXEC = (
+    "arch=c000003e syscall=59 success={success} exit={exit} a0={a0:x} a1=2 a2=3 a3=4 items=1 ppid={ppid} pid={pid} "
+    'auid=1000 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=3 comm="ls" exe={exe} key="k"'
+)
+PROCESSES: list[tuple[str | None, syntax.Value]] = [
+    ("ProcessId", Number(11)),
+    ("ParentProcessId", Number(11)),
+    ("Image", Text((MANY, "/dd"))),
+]
+FIELDS: list[tuple[str | None, syntax.Value]] = [
+    ("pid", Number(11)),
+    ("ppid", Number(11)),
+    ("a0", Text(("b",))),
+    ("exit", Text(("0",))),
+    ("name", Text((MANY, "dd", MANY))),
+    ("exe", Text(("/bin/dd",))),
+    ("success", Text(("no",))),
+    (None, Text(("pid=11",))),
+    (None, Text(("dd",))),
+    (None, Text((":7",))),
+    (None, Text(("1700000000.00",))),
+]
+
+
+def make_execs(chosen: Sequence[tuple[int, bool, str]]) -> list[bytes]:
+    lines = []
+    for serial, (number, fails, exe) in enumerate(chosen):
+        stamp = STAMP.format(milli=serial, serial=serial + 5)
+        outcome = ("no", -2) if fails else ("yes", 0)
+        call = EXEC.format(success=outcome[0], exit=outcome[1], a0=number, ppid=number + 1, pid=number, exe=f'"{exe}"')
+        path = f'item=0 name="{exe}" inode=5 dev=08:01 mode=0100755 ouid=0 ogid=0 rdev=00:00 nametype=NORMAL'
+        bodies = {"SYSCALL": call, "EXECVE": 'argc=1 a0="ls"', "CWD": 'cwd="/"', "PATH": path}
+        lines += [f"type={kind} {stamp}{body}".encode() for kind, body in bodies.items()]
+    return lines
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([10, 11, 12]), st.booleans(), st.sampled_from(["/bin/ls", "/bin/dd"])),
+        min_size=2,
+        max_size=12,
+    ),
+    st.sampled_from([syntax.RECORDS, "process_creation"]),
+    st.integers(0, 10),
+)
+def test_execs_that_were_seen_before_match_what_they_matched_then(
+    chosen: list[tuple[int, bool, str]], view: str, at: int
+) -> None:
+    field, value = FIELDS[at] if view == syntax.RECORDS else [*PROCESSES, FIELDS[7], FIELDS[8]][at % 5]
+    ruleset = make_ruleset(
+        (view, {"a": Test(field, (value,))}, Named("a")), (view, {"a": Test("nothing", (value,))}, Named("a"))
+    )
+    engine, plain = Engine(ruleset), build_plain_engine(ruleset)
+    for event in decode(make_execs(chosen)):
+        assert event.likeness is not None
+        assert engine.judge(event) == judge_plainly(plain, event)
+
+
+def test_views_that_no_rule_may_be_satisfied_by_are_not_made_again() -> None:
+    engine = Engine(make_ruleset(("process_creation", {"a": Test("Image", (Text(("/bin/dd",)),))}, Named("a"))))
+    first, second, third = decode(make_execs([(10, False, "/bin/ls"), (11, False, "/bin/ls"), (12, False, "/bin/dd")]))
+    engine.judge(first)
+    assert first.views._made is not None  # type: ignore[attr-defined]
+    engine.judge(second)
+    assert second.views._made is None  # type: ignore[attr-defined]
+    assert [match.fields["Image"] for match in engine.judge(third)] == ["/bin/dd"]
+
+
+def test_what_is_kept_in_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LIKENESSES", 4)
+    recent = memory.Recent()
+    for number in range(100):
+        recent.keep(number, str(number))
+        assert recent.find(number) == str(number)
+        assert recent.find(0) in {"0", None}
+        assert len(recent.young) + len(recent.old) <= 8
+    assert recent.find(50) is None

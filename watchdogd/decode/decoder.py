@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from watchdogd.decode.event import SOURCE, build_event
+from watchdogd.decode.event import SOURCE
+from watchdogd.decode.execs import Execs
 from watchdogd.decode.reassemble import OpenEvent, Reassembler, SerialLedger
 from watchdogd.entities import Event, EventId, Position
 
@@ -65,6 +66,7 @@ class Decoder:
         self._source = source
         self._from_kernel = from_kernel
         self._reassembler = Reassembler(live=live)
+        self._execs = Execs()
         self._serials: dict[str | None, SerialLedger] = {}
         for name in COUNTERS:
             counters.add(name, 0)
@@ -113,7 +115,7 @@ class Decoder:
                 self._counters.add("decode_repeated_events_total")
                 ignored += [line.position for line in records if line.position is not None]
                 continue
-            built = build_event(event_id, records, late=opened.late)
+            built = self._execs.build(event_id, opened.stamp, records, late=opened.late)
             incomplete += built.incomplete
             if self._repeats is not None:
                 whole = not (built.incomplete or self._may_lack(opened))

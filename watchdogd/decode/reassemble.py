@@ -78,6 +78,11 @@ class OpenEvent(msgspec.Struct, gc=False, eq=False):
         """The host that recorded it, where the line says so."""
         return None if isinstance(self.key, bytes) else self.key[0]
 
+    @property
+    def stamp(self) -> bytes:
+        """What stands in the header of each record."""
+        return self.key if isinstance(self.key, bytes) else self.key[1]
+
     def is_ready(self, now_ms: int, newer_ms: int | None) -> bool:
         """True where a live reader need not wait any longer; `newer_ms` is when lines of newer events came last."""
         for line in self.records[self.scanned :]:
@@ -285,6 +290,10 @@ class SerialLedger:
         if self._expected is None:
             self._expected = serial
         distance = (serial - self._expected) % _SERIALS
+        if not (distance or self._ahead):  # as nearly always
+            self._expected += 1
+            self._newest_ms = max(self._newest_ms, time_ms)
+            return 0
         if distance > _FARTHEST_GAP:
             if _SERIALS - distance <= WINDOW_EVENTS and time_ms - self._newest_ms <= _LATE_MS:
                 return 0  # late, and counted as missing before

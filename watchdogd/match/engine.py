@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from watchdogd.entities import LazyFields, Match
+from watchdogd.entities import LazyFields, LazyViews, Match
 from watchdogd.match import syntax
 from watchdogd.match.compile import Compiled, compile_body, compile_detection, join_all, join_any
 from watchdogd.match.correlate import Correlator, Hit
 from watchdogd.match.evidence import collect_fields, find_names
 from watchdogd.match.index import find_clauses
 from watchdogd.match.lookup import RecordIndex, ViewIndex
-from watchdogd.match.memory import Budget
+from watchdogd.match.memory import Budget, Recent
 from watchdogd.match.recall import ask_records
 from watchdogd.match.subject import RecordSubject, ViewSubject
 
@@ -52,6 +52,8 @@ class Engine:
         self._fed = self.correlator.fed_by
         self._rules: list[_Judged] = []
         self._recalled = Budget()
+        self._far = Recent()
+        """Likenesses of views that no rule may be satisfied by: they need not be made."""
         clauses: dict[str, dict[int, tuple[Atoms, ...]]] = {}
         for body in ruleset.bodies:
             if body.view and body.condition is not None:
@@ -69,7 +71,8 @@ class Engine:
         hits: list[Hit] = []
         records = event.records
         if self._records is not None and records:
-            numbers = self._records.find(records)
+            likeness = event.likeness
+            numbers = self._records.find(records) if likeness is None else self._records.find_alike(records, likeness)
             if numbers:
                 self._judge_records(event, numbers, matches, hits)
         if event.categories is None or not self._views.keys().isdisjoint(event.categories):
@@ -96,14 +99,24 @@ class Engine:
             self._hold(number, event, syntax.RECORDS, named, matches, hits)
 
     def _judge_views(self, event: Event, matches: dict[int, Match], hits: list[Hit]) -> None:
-        for view in event.views:
+        views = event.views
+        likeness = views.likeness if isinstance(views, LazyViews) else None
+        if likeness is not None and self._far.find(likeness):
+            return
+        is_far = likeness is not None
+        for view in views:
             index = self._views.get(view.category)
-            numbers = () if index is None else index.find(view, event.records)
+            if index is None:
+                continue
+            numbers = index.find(view, event.records)
+            is_far = is_far and not numbers and index.is_steady
             if numbers:
                 subject = ViewSubject(view, event.records)
                 for number in numbers:
                     if number not in matches:
                         self._hold(number, event, view.category, [("", subject)], matches, hits)
+        if is_far:
+            self._far.keep(likeness, value=True)
 
     def _hold(
         self,

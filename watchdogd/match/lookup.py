@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from watchdogd.entities import VOLATILE_FIELDS
 from watchdogd.match.index import PART, may_be_volatile
-from watchdogd.match.memory import Budget, Memory
+from watchdogd.match.memory import Budget, Memory, Recent
 from watchdogd.match.subject import show_bytes, show_value
 from watchdogd.match.tables import Masks, Parts, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from watchdogd.entities import AuditRecord, FieldTriple, FieldValue, View
+    from watchdogd.entities import AuditRecord, FieldTriple, FieldValue, Likeness, View
     from watchdogd.match.index import Atoms
 
 _KINDS_LIMIT = 512
 """More types of records than there are: an attacker made them up."""
 _NEVER_AGAIN = frozenset({"SYSCALL"})
 """Records that hold a pid: no whole body comes again."""
+_PIDS = frozenset({"ProcessId", "ParentProcessId"})
 _NUMBER_TEXT = re.compile(r"[a-z0-9_|,()/.: -]*")
 _REGISTER_TEXT = re.compile(r"[a-z0-9_|,]*")
 """What a number's interpretation may hold, case-folded: names of errors; names of flags and the like."""
@@ -57,6 +58,8 @@ class ViewIndex:
             table.close()
         self._lines = tables.pop(None, None)
         self._fields = [_Field(name, table) for name, table in tables.items() if name is not None]
+        self.is_steady = self._lines is None and _PIDS.isdisjoint(tables)
+        """Whether it finds the same in views of equal likeness."""
         self._budget = Budget()
         self._budget.members += self._fields
 
@@ -149,6 +152,15 @@ class RecordIndex:
         self._kinds: dict[str, _Kind] = {}
         self._budget = Budget()
         self._bodies = Budget()
+        self._alike = Recent()
+
+    def find_alike(self, records: Sequence[AuditRecord], likeness: Likeness) -> Sequence[int]:
+        """As `find`, remembered by the likeness of the records' event."""
+        numbers: Sequence[int] | None = self._alike.find(likeness)
+        if numbers is None:
+            numbers = self.find(records)
+            self._alike.keep(likeness, numbers)
+        return numbers
 
     def find(self, records: Sequence[AuditRecord]) -> Sequence[int]:
         """Numbers of the rules that the records may satisfy."""

@@ -11,6 +11,8 @@ from typing import Any
 _REMEMBERED_BYTES = 3 << 19
 """Two generations of this size are kept, of records and of each view."""
 _LONGEST_BYTES = 600
+_LIKENESSES = 512
+"""Two generations of so many are kept; `decode` holds most of their keys, too."""
 _ENTRY_BYTES = 160
 """What a remembered text takes beside its characters, about."""
 
@@ -42,3 +44,24 @@ class Budget:
             for member in self.members:
                 member.old, member.young = member.young, {}
         memory.young[key] = value
+
+
+class Recent(Memory):
+    """Bounds itself, in number: for what others hold the keys of."""
+
+    __slots__ = ()
+
+    def find(self, key: object) -> Any:  # noqa: ANN401 - whatever was kept
+        """What was kept, or None."""
+        known = self.young.get(key)
+        if known is None:
+            known = self.old.get(key)
+            if known is not None:
+                self.keep(key, known)
+        return known
+
+    def keep(self, key: object, value: object) -> None:
+        """Remember it."""
+        if len(self.young) >= _LIKENESSES:
+            self.old, self.young = self.young, {}
+        self.young[key] = value

@@ -44,8 +44,8 @@ class _Texts:
     __slots__ = ("_folded", "_folded_lines", "_lines", "_plain")
 
     def __init__(self) -> None:
-        self._plain: dict[str, tuple[str, ...]] = {}
-        self._folded: dict[str, tuple[str, ...]] = {}
+        self._plain: dict[str, tuple[str, ...]] | None = None
+        self._folded: dict[str, tuple[str, ...]] | None = None
         self._lines: tuple[str, ...] | None = None
         self._folded_lines: tuple[str, ...] | None = None
 
@@ -57,18 +57,24 @@ class _Texts:
 
     def plain(self, field: str) -> tuple[str, ...]:
         """Every value as text."""
-        texts = self._plain.get(field)
+        known = self._plain
+        if known is None:
+            known = self._plain = {}
+        texts = known.get(field)
         if texts is None:
             texts = tuple([show_value(value) for value in self.values(field) if value is not None])
-            self._plain[field] = texts
+            known[field] = texts
         return texts
 
     def folded(self, field: str) -> tuple[str, ...]:
         """Every value as text case-folded."""
-        texts = self._folded.get(field)
+        known = self._folded
+        if known is None:
+            known = self._folded = {}
+        texts = known.get(field)
         if texts is None:
             found = [show_value(value).casefold() for value in self.values(field) if value is not None]
-            texts = self._folded[field] = tuple(found)
+            texts = known[field] = tuple(found)
         return texts
 
     def lines(self) -> tuple[str, ...]:
@@ -125,9 +131,7 @@ class RecordSubject(_Texts):
     def __init__(self, record: AuditRecord) -> None:
         self._record = record
         self.type = record.type
-        self._plain = {}
-        self._folded = {}
-        self._lines = self._folded_lines = None
+        self._plain = self._folded = self._lines = self._folded_lines = None
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
