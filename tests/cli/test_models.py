@@ -6,9 +6,11 @@ import asyncio
 import math
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,6 +238,25 @@ def test_question_from_standard_input_and_another_model(config: Path) -> None:
     assert server.questions[0]["model"] == "m:2"
     assert server.questions[0]["messages"][-1]["content"] == "from a file\n"
     assert (empty.returncode, empty.stderr) == (2, b"watchdogd: an empty question\n")
+
+
+@pytest.mark.parametrize("arguments", [("ask", "?"), ("models", "exam")], ids=" ".join)
+def test_interrupted_while_the_server_thinks(config: Path, arguments: tuple[str, ...]) -> None:
+    server = Scripted(Answer(b"", after="stall"), tags=TAGS)
+    with served(server) as url:
+        command = [sys.executable, "-m", "watchdogd", *arguments, "--config", str(config)]
+        environ = {**os.environ, "OLLAMA_URL": url}
+        inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below `&`, and so in children
+        try:
+            process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        finally:
+            signal.signal(signal.SIGINT, inherited)
+        with process:
+            while not server.questions and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, b"", b"")
 
 
 def test_controls_are_dropped_whatever_the_cut() -> None:
