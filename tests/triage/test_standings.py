@@ -27,6 +27,14 @@ def test_other_bytes_or_prompt_were_never_examined() -> None:
     assert KnownStandings([msgspec.structs.replace(OLD, digest="")]).find("m", "", "triage-1") is None
 
 
+def test_newest_exam_of_a_name() -> None:
+    known = KnownStandings([OLD, msgspec.structs.replace(NEW, digest="d2"), msgspec.structs.replace(NEW, model="n")])
+    found = known.find_by_name("m", "triage-1")
+    assert found is not None
+    assert found.digest == "d2"
+    assert known.find_by_name("m", "triage-2") is None
+
+
 def test_exam_that_was_just_sat_counts() -> None:
     known = KnownStandings([OLD])
     known.add(NEW)

@@ -26,3 +26,8 @@ class KnownStandings:
     def find(self, model: str, digest: str, prompt_version: str) -> Standing | None:  # noqa: ARG002 - the port names it
         """The newest exam of just these bytes and this prompt; None where there was none, or the digest is unknown."""
         return self._by_key.get((digest, prompt_version)) if digest else None
+
+    def find_by_name(self, model: str, prompt_version: str) -> Standing | None:
+        """The newest exam under this name and this prompt, to be shown: the name may mean other bytes by now."""
+        found = [one for one in self._by_key.values() if (one.model, one.prompt_version) == (model, prompt_version)]
+        return max(found, key=lambda standing: standing.examined_ms, default=None)
