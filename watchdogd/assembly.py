@@ -9,7 +9,7 @@ import math
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchdogd.collect.audit_log import AuditLogTail
 from watchdogd.collect.audit_netlink import SOURCE as NETLINK_SOURCE
@@ -29,9 +29,11 @@ from watchdogd.enrich.process import ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Level
 from watchdogd.errors import SourceError
+from watchdogd.exam_board import ExamBoard
 from watchdogd.gathering import Gatherer
 from watchdogd.judge import Judge
 from watchdogd.notify import notify
+from watchdogd.opinions import Opinions
 from watchdogd.pipeline import Pipeline
 from watchdogd.reports import SourceReport
 from watchdogd.routes import Routes
@@ -39,8 +41,8 @@ from watchdogd.store.database import Batch, InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
+from watchdogd.triage.features import fingerprint, tokens_of
 from watchdogd.triage.ollama import OllamaClient
-from watchdogd.triage.recall import fingerprint_exactly
 from watchdogd.triage.scorer import score_evidence
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
@@ -125,28 +127,37 @@ def watch_packages(config: Config, clock: Clock) -> tuple[Contexts, PackageFiles
     return contexts, packages
 
 
+class TriageParts(NamedTuple):
+    """What the service holds of triage."""
+
+    desk: TriageDesk
+    gatherer: Gatherer
+    opinions: Opinions
+    board: ExamBoard
+
+
 def choose_cases(_alert: Alert, _cases: Sequence[Case]) -> tuple[Case, ...]:
     """None yet: `triage` finds them."""
     return ()
 
 
-async def build_desk(config: Config, store: Store, counters: Counters, clock: Clock) -> tuple[TriageDesk, Gatherer]:
-    """The desk of triage, and what gathers backgrounds for it. Raises StoreError where the database cannot be read."""
+async def build_desk(config: Config, store: Store, counters: Counters, clock: Clock) -> TriageParts:
+    """Triage's parts, with what they remember. Raises StoreError where the database cannot be read."""
     verdicts = Verdicts(store, counters, clock)
     gatherer = Gatherer(verdicts, PackageOwners().describe, choose_cases, socket.gethostname())
-    await gatherer.load()
     desk = TriageDesk(
         build_triager(config, counters, clock),
         config.triage,
         choose_routes(config),
         verdicts,
         gatherer.gather,
-        fingerprint_exactly,
+        fingerprint,
         counters,
         clock,
     )
-    desk.opinions = await verdicts.count_opinions()
-    return desk, gatherer
+    opinions = Opinions(verdicts, gatherer, desk, tokens_of)
+    await opinions.restore()
+    return TriageParts(desk, gatherer, opinions, await ExamBoard.open(store))
 
 
 def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:

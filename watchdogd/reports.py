@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from watchdogd.entities import Label  # noqa: TC001 - as below
 from watchdogd.errors import Problem  # noqa: TC001 - msgspec reads the annotations
 
 
@@ -78,6 +79,29 @@ class StatusReport(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     gauges: dict[str, float]
     triage: TriageReport | None = None
+
+
+class OpinionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The operator's verdict on an alert."""
+
+    alert_id: str
+    """Its id, or how it begins."""
+    label: Label
+    note: str = ""
+
+
+class OpinionReport(msgspec.Struct, frozen=True):
+    """What became of the operator's verdict."""
+
+    alert_id: str
+    title: str
+    label: Label
+    before: Label | None
+    """The operator's earlier verdict on the same alert."""
+    said: Label
+    """What triage had said of it."""
+    opinions: dict[str, int]
+    """All that the operator has given by now, by label."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from watchdogd import __version__
 from watchdogd.assembly import AuditSources, build_desk, build_pipeline, build_sinks, choose_give_up_s, watch_packages
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
-from watchdogd.control import ControlServer
+from watchdogd.control import ControlServer, Takes
 from watchdogd.errors import StoreError
 from watchdogd.loading import Loader, check_samples, log_load
 from watchdogd.match.files import show_path
@@ -23,14 +23,16 @@ from watchdogd.memory import freeze_memory
 from watchdogd.notify import notify, read_watchdog_interval_s
 from watchdogd.ports import SystemClock
 from watchdogd.reload import Reloader, apply_log_level
-from watchdogd.reports import SourceReport, StatusReport
+from watchdogd.reports import OpinionRequest, SourceReport, StatusReport
 from watchdogd.store.database import Store
 from watchdogd.store.outbox import Outbox
 from watchdogd.telemetry import Counters
 from watchdogd.write.deliver import Deliverer
 
 if TYPE_CHECKING:
+    from watchdogd.assembly import TriageParts
     from watchdogd.config import Config
+    from watchdogd.control import Handler
     from watchdogd.enrich.context import Contexts
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
@@ -70,12 +72,14 @@ class Service:
             await asyncio.to_thread(loader.keep)
             contexts, packages = watch_packages(loaded.config, self._clock)
             stack.callback(packages.stop)
-            desk, gatherer = await build_desk(loaded.config, store, self._counters, self._clock)
-            stack.callback(gatherer.close)
-            await self._work(loader, loaded, store, desk, contexts)
+            triage = await build_desk(loaded.config, store, self._counters, self._clock)
+            stack.callback(triage.gatherer.close)
+            await self._work(loader, loaded, store, triage, contexts)
 
-    async def _work(self, loader: Loader, loaded: Loaded, store: Store, desk: TriageDesk, contexts: Contexts) -> None:
-        config = loaded.config
+    async def _work(
+        self, loader: Loader, loaded: Loaded, store: Store, triage: TriageParts, contexts: Contexts
+    ) -> None:
+        config, desk = loaded.config, triage.desk
         pipeline, ledger = await build_pipeline(
             config, loader.take_engine(), store, desk, self._counters, self._clock, contexts
         )
@@ -106,7 +110,11 @@ class Service:
             async def report() -> StatusReport:
                 return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)], desk)
 
-            handlers = {"reload": reloader.reload, "status": report}
+            handlers: dict[str, Handler] = {
+                "reload": reloader.reload,
+                "status": report,
+                "verdict": Takes(OpinionRequest, triage.opinions.take),
+            }
             control = ControlServer(Path(config.control.path), handlers, self._counters, start)
             workers.append(start(reloader.serve(self._reload), name="reload"))
             workers.append(start(watcher.run(), name="watch rules"))

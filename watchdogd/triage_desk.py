@@ -152,11 +152,12 @@ class TriageDesk:
 
     def name_question(self, alert: Alert) -> str:
         """Which question the alert asks. Only the very same suspect texts share one."""
-        texts = host_texts(alert)
+        texts = tuple(host_texts(alert))
         fingerprint = self._fingerprint(alert)
         if find_instruction(texts) is None:
             return name_question(alert, fingerprint)
-        return SUSPECT + name_question(alert, fingerprint, "\n".join(texts))
+        suspect = {text for text in texts if find_instruction((text,)) is not None}
+        return SUSPECT + name_question(alert, fingerprint, "\n".join(sorted(suspect)))
 
     def take(self, alert: Alert, name: str) -> None:
         """Have a stored alert asked about, with those that ask the same. Where too much waits, shed the least."""

@@ -87,6 +87,12 @@ class Verdicts:
         rows = await self._store.read(lambda connection: connection.execute(query, arguments).fetchall())
         return self._decode([document for (document,) in rows])
 
+    async def find_opinion(self, alert_id: str) -> Label | None:
+        """The operator's verdict on this alert."""
+        query = "SELECT label FROM opinions WHERE alert_id = ?"
+        row = await self._store.read(lambda connection: connection.execute(query, (alert_id,)).fetchone())
+        return None if row is None else Label(row[0])
+
     async def keep_opinion(self, case: Case, lesson: tuple[str, bytes] | None = None) -> None:
         """Keep the operator's verdict on the alert `case.id`, in place of an earlier one, with what was learnt of it.
 
