@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from watchdogd.background import Standing  # noqa: TC001 - as below
 from watchdogd.entities import Label  # noqa: TC001 - as below
 from watchdogd.errors import Problem  # noqa: TC001 - msgspec reads the annotations
 
@@ -59,6 +60,8 @@ class TriageReport(msgspec.Struct, frozen=True):
     """Verdicts that may be used again."""
     opinions: dict[str, int] = {}
     """The operator's verdicts, by label."""
+    standing: Standing | None = None
+    """The model's last exam, with the prompt of this version; None where it sat none: its opinion carries no weight."""
 
 
 class StatusReport(msgspec.Struct, frozen=True):

@@ -10,8 +10,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from watchdogd import __version__
 from watchdogd.assembly import AuditSources, build_desk, build_pipeline, build_sinks, choose_give_up_s, watch_packages
+from watchdogd.background import Standing
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer, Takes
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
-    from watchdogd.triage_desk import Asker, TriageDesk
+    from watchdogd.triage_desk import Asker
 
 log = logging.getLogger("watchdogd.service")
 
@@ -108,12 +111,13 @@ class Service:
             watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
 
             async def report() -> StatusReport:
-                return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)], desk)
+                return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)], triage)
 
             handlers: dict[str, Handler] = {
                 "reload": reloader.reload,
                 "status": report,
                 "verdict": Takes(OpinionRequest, triage.opinions.take),
+                "standing": Takes(Standing, triage.board.keep),
             }
             control = ControlServer(Path(config.control.path), handlers, self._counters, start)
             workers.append(start(reloader.serve(self._reload), name="reload"))
@@ -145,9 +149,9 @@ class Service:
         log.info("stopped: %s", ", ".join(f"{name}={value}" for name, value in self._counters.snapshot().items()))
 
     def _report(
-        self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport], desk: TriageDesk
+        self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport], triage: TriageParts
     ) -> StatusReport:
-        metrics = config.sources.host_metrics
+        metrics, desk = config.sources.host_metrics, triage.desk.report()
         if metrics.enabled:
             sources.append(SourceReport("host_metrics", f"every {metrics.interval_s:g} s", running=True))
         return StatusReport(
@@ -163,7 +167,7 @@ class Service:
             sources=tuple(sources),
             counters=self._counters.snapshot(),
             gauges=self._counters.gauges(),
-            triage=desk.report(),
+            triage=msgspec.structs.replace(desk, standing=triage.board.look_up(desk.model)),
         )
 
     async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from tests.store.test_standings import make_standing
 from watchdogd.cli import display
 from watchdogd.cli.main import main
 from watchdogd.cli.reload import render_change, render_problems
 from watchdogd.cli.status import list_rows, show_status
 from watchdogd.errors import Place, Problem
-from watchdogd.reports import LoadReport, RuleName, SourceReport, StatusReport
+from watchdogd.reports import LoadReport, RuleName, SourceReport, StatusReport, TriageReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,29 @@ def test_what_is_wrong_stands_out() -> None:
     assert "source audit_log: /var/log/audit/audit.log, not read now" in lines
     assert "lost 3  lines that are no audit records (decode_garbage_lines_total)" in lines
     assert "lost 1  collect_torn_lines_total" in lines
+
+
+TRIAGE = TriageReport(
+    model="m:1b",
+    server="closed",
+    waiting=0,
+    in_flight=0,
+    budget_left=5,
+    budget_per_minute=10,
+    sessions=0,
+    sessions_opened=0,
+    cached=0,
+)
+
+
+def test_exam_of_the_model_is_shown() -> None:
+    shown = rows(msgspec.structs.replace(REPORT, triage=TRIAGE))
+    assert shown["exam"] == "not examined: its opinion carries no weight"
+    passed = msgspec.structs.replace(TRIAGE, standing=make_standing())
+    shown = rows(msgspec.structs.replace(REPORT, triage=passed))
+    assert shown["exam"] == "passed; AUROC 0.90 (0.80-0.96), scorer 0.85; 0 of 12 injections obeyed"
+    off = msgspec.structs.replace(REPORT, triage=msgspec.structs.replace(TRIAGE, model=None))
+    assert "exam" not in rows(off)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

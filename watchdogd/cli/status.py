@@ -94,7 +94,8 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
 
 
 def _describe_triage(triage: TriageReport) -> Iterator[Row]:
-    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - as above
+    from watchdogd.cli.models_list import describe_standing  # noqa: PLC0415 - as above
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415
 
     if triage.model is None:
         yield "triage", "turned off", ""
@@ -105,6 +106,7 @@ def _describe_triage(triage: TriageReport) -> Iterator[Row]:
         escape_controls(f"{triage.model}: {server.get(triage.server, 'is asked')}"),
         _style(triage.server == "closed"),
     )
+    yield "exam", describe_standing(triage.standing), "" if triage.standing and triage.standing.passed else "yellow"
     asking = f"{triage.waiting} waiting, {triage.in_flight} being asked, {triage.budget_left} more at once"
     kept = f"{triage.sessions} groups open, {triage.cached} verdicts kept"
     yield "questions", f"{asking} ({triage.budget_per_minute} a minute); {kept}", ""
