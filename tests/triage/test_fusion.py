@@ -79,9 +79,28 @@ def test_fused_is_calibrated_on_unseen_cases() -> None:
 
 def test_judged_without_itself() -> None:
     samples = make_samples(40, scorer=0.5, model=1.0)
-    turned = [*samples[:7], Sample(not samples[7].malicious, samples[7].scorer, samples[7].model), *samples[8:]]
-    assert judge_unseen(samples)[7] == judge_unseen(turned)[7]
+    turned = [*samples[:7], Sample(samples[7].malicious, samples[7].scorer, 3.0), *samples[8:]]
+    weights = [fit([one for other, one in enumerate(kept) if other % 20 not in (6, 7)]) for kept in (samples, turned)]
+    assert weights[0] == weights[1]
+    assert judge_unseen(samples)[7] == fuse(weights[0], samples[7].scorer, samples[7].model)
+    assert judge_unseen(turned)[7] == fuse(weights[0], samples[7].scorer, 3.0)
     assert judge_unseen(samples)[8] != judge_unseen(turned)[8]
+
+
+def test_judging_unseen_cases_costs_next_to_no_order() -> None:
+    """Kinds come by turns here: a part of one kind alone would shift the bias against just that kind."""
+    samples = make_samples(60, scorer=1.0, model=0.0)
+
+    def order(scores: list[float]) -> float:
+        pairs = [
+            (a, b)
+            for a, x in zip(scores, samples, strict=True)
+            for b, y in zip(scores, samples, strict=True)
+            if x.malicious and not y.malicious
+        ]
+        return sum(a > b for a, b in pairs) / len(pairs)
+
+    assert order(judge_unseen(samples)) > order([sample.scorer for sample in samples]) - 0.03
 
 
 @given(st.lists(st.builds(Sample, st.booleans(), log_odds, log_odds), max_size=20))

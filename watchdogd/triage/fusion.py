@@ -76,11 +76,16 @@ def fit(samples: Sequence[Sample]) -> Fusion:
 
 def judge_unseen(samples: Sequence[Sample], folds: int = 10) -> list[float]:
     """Fused log-odds of each sample, by weights that were fitted without it."""
-    judged = []
-    for place, sample in enumerate(samples):
-        others = [other for number, other in enumerate(samples) if number % folds != place % folds]
-        judged.append(fuse(fit(others), sample.scorer, sample.model))
-    return judged
+    counted = {True: 0, False: 0}
+    parts = []
+    for sample in samples:  # each part holds as much of both kinds: else what is left out shifts the bias against it
+        parts.append(counted[sample.malicious] % folds)
+        counted[sample.malicious] += 1
+    fitted = {
+        part: fit([sample for sample, other in zip(samples, parts, strict=True) if other != part])
+        for part in set(parts)
+    }
+    return [fuse(fitted[part], sample.scorer, sample.model) for sample, part in zip(samples, parts, strict=True)]
 
 
 def _descend(samples: Sequence[Sample], free: tuple[bool, bool, bool], start: _Weights = _PRIOR) -> _Weights:
