@@ -22,7 +22,6 @@ from watchdogd.store.outbox import Outbox
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage.ollama import OllamaClient
-from watchdogd.triage.recall import fingerprint_exactly
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
 from watchdogd.write.deliver import Deliverer
@@ -99,7 +98,7 @@ class Storm:
             Routes((("journald", Level.INFORMATIONAL),)),
             self.verdicts,
             gather_nothing,
-            fingerprint_exactly,
+            lambda alert: repr(alert.process and alert.process.argv),  # each kind a question of its own
             self.counters,
             clock,
         )

@@ -19,13 +19,6 @@ KEPT = 1_024
 _SELDOM, _OFTEN = 3, 20
 
 
-def fingerprint_exactly(alert: Alert) -> str:
-    """The same for alerts whose program, arguments and matched values are the very same."""
-    process = alert.process
-    words = () if process is None else (process.exe or "", process.cwd or "", *process.argv)
-    return _hash(alert.rule.id, *words, *(f"{name}={value}" for name, value in sorted(alert.matched.items())))
-
-
 def name_question(alert: Alert, fingerprint: str, suspect_texts: str = "") -> str:
     """The same for alerts that may share a verdict while it is asked for: of one host, group, rule and fingerprint.
 
