@@ -18,7 +18,7 @@ from watchdogd.enrich.process import ProcessTree
 from watchdogd.judge import Judge
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
-from watchdogd.triage.scorer import score_evidence
+from watchdogd.triage.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def judge_log(engine: Engine, path: Path) -> list[Alert]:
     """Alerts of one log, judged as `watchdogd replay` does: by nothing but the file."""
     counters = Counters()
     enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))
-    judge = Judge(Decoder(counters, live=False), enricher, engine, score_evidence, counters)
+    judge = Judge(Decoder(counters, live=False), enricher, engine, Scorer().score, counters)
     alerts: list[Alert] = []
     for records in read_files([str(path)], counters):
         alerts += judge.feed(records, 0).alerts

@@ -16,16 +16,18 @@ from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.identity import Identity
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
-from watchdogd.entities import Alert, Event, EventId, Level, Position, Record, Rule, View
+from watchdogd.entities import Alert, Event, EventId, Level, Position, Record, View
 from watchdogd.judge import REPEAT_MS, Judge
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
-from watchdogd.triage.scorer import score_evidence
+from watchdogd.triage.scorer import Scorer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from watchdogd.background import Background, Scored
 
 TIME_MS = 1_795_000_000_000
 METRIC_RULE = """\
@@ -64,7 +66,7 @@ def build_judge(
     enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(own))
     decoder = Decoder(counters, live=live)
     engine = Engine(rules)
-    return Judge(decoder, enricher, engine, score_evidence, counters, host="web01", late_after_ms=late_after_ms)
+    return Judge(decoder, enricher, engine, Scorer().score, counters, host="web01", late_after_ms=late_after_ms)
 
 
 def make_records(data: bytes) -> list[Record]:
@@ -303,10 +305,10 @@ def test_an_event_that_breaks_the_judge_is_counted_and_stops_nothing(
 ) -> None:
     """Read again after each restart, it would else end the daemon again and again."""
 
-    def score(rule: Rule, event: Event) -> tuple[float, tuple[str, ...]]:
-        if event.id.serial == 1:
+    def score(alert: Alert, background: Background) -> Scored:
+        if alert.events[-1].serial == 1:
             raise ValueError("poison")
-        return score_evidence(rule, event)
+        return Scorer().score(alert, background)
 
     counters = Counters()
     enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))

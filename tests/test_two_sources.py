@@ -25,7 +25,7 @@ from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
-from watchdogd.triage.scorer import score_evidence
+from watchdogd.triage.scorer import Scorer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ class Bench:
             Decoder(self.counters, live=True, repeats=repeats, source="audit_log"),
             enricher,
             Engine(rules),
-            score_evidence,
+            Scorer().score,
             self.counters,
             beside={SOCKET: Decoder(self.counters, live=True, repeats=repeats, source=SOCKET, from_kernel=True)},
         )

@@ -43,7 +43,7 @@ from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage.features import fingerprint, tokens_of
 from watchdogd.triage.ollama import OllamaClient
-from watchdogd.triage.scorer import score_evidence
+from watchdogd.triage.scorer import Scorer
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
 from watchdogd.write.journald import JournaldSink
@@ -98,7 +98,7 @@ async def build_pipeline(
         Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),
         enricher,
         engine,
-        score_evidence,
+        Scorer().score,
         counters,
         host=socket.gethostname(),
         late_after_ms=int(config.late_after_s * 1000),

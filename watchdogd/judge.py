@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from watchdogd.background import Background
 from watchdogd.entities import Alert, Event, Position, View
+from watchdogd.sessions import SessionAlerts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from watchdogd.background import Scored
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
-    from watchdogd.entities import CorrelationRow, EventId, Match, Record, Rule
+    from watchdogd.entities import CorrelationRow, EventId, Match, Record
     from watchdogd.match.correlate import Firing
     from watchdogd.match.engine import Engine
     from watchdogd.telemetry import Counters
@@ -42,7 +45,7 @@ class Judge:
         decoder: Decoder,
         enricher: Enricher,
         engine: Engine,
-        score: Callable[[Rule, Event], tuple[float, tuple[str, ...]]],
+        score: Callable[[Alert, Background], Scored],
         counters: Counters,
         *,
         host: str = "",
@@ -60,6 +63,7 @@ class Judge:
         self._host = host
         self._late_after_ms = late_after_ms
         self._standing: dict[str, dict[str, int]] = {}
+        self._sessions = SessionAlerts()
 
     @property
     def pending(self) -> int:
@@ -190,10 +194,9 @@ class Judge:
         return new
 
     def _build_alert(self, match: Match, event: Event, now_ms: int) -> Alert:
-        score, reasons = self._score(match.rule, event)
         view = _find_view(event, match)
         time_ms = match.event_ids[-1].time_ms
-        return Alert(
+        alert = Alert(
             id=hash_alert_id(match),
             time_ms=time_ms,
             rule=match.rule,
@@ -210,14 +213,17 @@ class Judge:
             group_key=_name_group(match, event),
             first_seen_ms=time_ms if match.first_seen_ms is None else match.first_seen_ms,
             last_seen_ms=time_ms,
-            evidence_score=round(score, 3),
-            reasons=reasons,
+            evidence_score=0.0,
+            reasons=(),
             lines=tuple(record.line.decode("utf-8", "backslashreplace") for record in event.records),
             host=event.id.node or self._host,
             rarity=event.rarity,
             is_correlation=match.group is not None,
             late=self._late_after_ms is not None and now_ms - time_ms > self._late_after_ms,
         )
+        scored = self._score(alert, Background(related=self._sessions.find(alert)))
+        self._sessions.remember(alert)
+        return msgspec.structs.replace(alert, evidence_score=round(scored.probability, 3), reasons=scored.reasons)
 
 
 def hash_alert_id(match: Match) -> str:

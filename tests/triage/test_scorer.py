@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.triage.conftest import make_process, make_rule
-from watchdogd.entities import Event, EventId, Level, Process, Rarity, View
-from watchdogd.triage.scorer import score_evidence
+from tests.triage.conftest import make_alert, make_process, make_rule
+from watchdogd.background import Background, Package, RelatedAlert
+from watchdogd.entities import Alert, Label, Level, Process, Rarity
+from watchdogd.triage.scorer import FARTHEST, MOST_LEARNT, Scorer, Weights, load_weights
+from watchdogd.triage.traits import may_lower
 
 WEB = make_process("/usr/sbin/php-fpm8.2", "php-fpm: pool www", uid=33)
 APT = make_process("/usr/bin/apt-get", "apt-get", "-y", "upgrade")
+BY_HAND = Weights(
+    version="test",
+    about="for tests",
+    bias=0.0,
+    malicious_from=0.7,
+    benign_below=0.2,
+    traits={
+        **{f"level:{level.value}": float(level.rank - 3) for level in Level},
+        **dict.fromkeys(("below:web_server", "below:database_server", "hidden_path", "writable_path", "no_file"), 1.0),
+        **dict.fromkeys(("never_seen", "seldom_seen", "instruction", "altered", "related:rules"), 1.0),
+        **dict.fromkeys(("below:package_manager", "below:configuration_management", "below:scheduled_job"), -1.0),
+        **dict.fromkeys(("often_seen", "interactive", "owned_intact"), -1.0),
+    },
+    tokens={"flag:-k": 0.7},
+)
 
 
 def make_event(
     process: Process | None = None, *lineage: Process, seen: int | None = None, observed: int = 231
-) -> Event:
+) -> Alert:
     rarity = None if seen is None else Rarity("p", seen, None, observed)
-    view = View("process_creation", "executed", "success", {"CommandLine": " ".join(process.argv) if process else ""})
-    event_id = EventId("audit", None, 1, 1)
-    return Event(event_id, "audit", views=(view,), process=process, lineage=lineage, rarity=rarity)
+    return msgspec.structs.replace(make_alert(), process=process, lineage=lineage, matched={}, rarity=rarity)
 
 
-def score(event: Event, level: Level = Level.MEDIUM) -> tuple[float, tuple[str, ...]]:
-    return score_evidence(make_rule(level), event)
+def score(alert: Alert, level: Level = Level.MEDIUM) -> tuple[float, tuple[str, ...]]:
+    scored = Scorer(BY_HAND).score(msgspec.structs.replace(alert, rule=make_rule(level)))
+    return scored.probability, scored.reasons
 
 
 PLAIN = score(make_event(make_process("/usr/bin/id")))[0]
@@ -65,7 +82,7 @@ def test_level_orders_the_score() -> None:
         ),
     ],
 )
-def test_what_speaks_for_an_attack(event: Event, reason: str) -> None:
+def test_what_speaks_for_an_attack(event: Alert, reason: str) -> None:
     value, reasons = score(event)
     assert value > PLAIN
     assert reason in reasons
@@ -87,7 +104,7 @@ def test_what_speaks_for_an_attack(event: Event, reason: str) -> None:
         ),
     ],
 )
-def test_what_speaks_against_one(event: Event, reason: str) -> None:
+def test_what_speaks_against_one(event: Alert, reason: str) -> None:
     value, reasons = score(event)
     assert value < PLAIN
     assert reason in reasons
@@ -139,9 +156,73 @@ processes = st.builds(
     st.sampled_from(Level),
     st.builds(make_event, processes | st.none(), processes, processes, seen=st.none() | st.integers(0, 10**6)),
 )
-def test_score_is_bounded_stable_and_holds_no_host_text(level: Level, event: Event) -> None:
+def test_score_is_bounded_stable_and_holds_no_host_text(level: Level, event: Alert) -> None:
     value, reasons = score(event, level)
     assert 0 <= value <= 1
     assert (value, reasons) == score(event, level)
     assert reasons[0] == f"rule level {level}"
     assert all(reason.isascii() and reason.isprintable() for reason in reasons)
+
+
+def make_related(rule_id: str = "another") -> RelatedAlert:
+    return RelatedAlert("b" * 64, 1, rule_id, "Another", Level.MEDIUM, ("T1059",))
+
+
+def test_background_counts() -> None:
+    alert = make_event(make_process("/usr/bin/id"))
+    plain = Scorer(BY_HAND).score(alert).probability
+    related = Scorer(BY_HAND).score(alert, Background(related=(make_related(),)))
+    assert related.probability > plain
+    assert "another rule spoke up about the same session" in related.reasons
+    same = Background(related=(make_related(alert.rule.id),))
+    assert Scorer(BY_HAND).score(alert, same).probability == plain
+    assert Scorer(BY_HAND).score(alert, Background(Package("p", "1", intact=True))).probability < plain
+    assert Scorer(BY_HAND).score(alert, Background(Package("p", "1", intact=False))).probability > plain
+
+
+@given(st.lists(st.text(max_size=30), max_size=20))
+def test_words_of_a_command_lower_nothing(words: list[str]) -> None:
+    """Whoever writes the command line must gain nothing by adding to it, with the weights that ship."""
+    scorer = Scorer()
+    short = make_event(make_process("/usr/bin/id", "id"))
+    long = make_event(make_process("/usr/bin/id", "id", *words))
+    assert scorer.score(long).log_odds >= scorer.score(short).log_odds
+
+
+def test_shipped_weights_keep_their_promises() -> None:
+    weights = load_weights()
+    assert 0 < weights.benign_below < weights.malicious_from < 1
+    assert all(weight >= 0 for weight in weights.tokens.values())
+    assert [name for name, weight in weights.traits.items() if weight < 0 and not may_lower(name)] == []
+    levels = [weights.traits.get(f"level:{level.value}", 0.0) for level in Level]
+    assert levels == sorted(levels)
+
+
+def test_the_operator_teaches_it_within_bounds() -> None:
+    scorer = Scorer(BY_HAND)
+    alert = make_event(make_process("/usr/bin/id", "id", "-k"))
+    other = make_event(make_process("/tmp/x", "x"), WEB)
+    before, other_before = scorer.score(alert).probability, scorer.score(other).probability
+    for _ in range(200):
+        scorer.learn(alert, Background(), Label.BENIGN)
+    assert scorer.score(alert).probability < before
+    assert scorer.score(other).probability > 0.5 * other_before
+    again = Scorer(BY_HAND)
+    assert again.restore(scorer.changes())
+    assert again.score(alert) == scorer.score(alert)
+    for _ in range(200):
+        scorer.learn(alert, Background(), Label.MALICIOUS)
+    assert scorer.score(alert).probability > before
+    assert scorer.score(alert).log_odds <= FARTHEST
+    changes = msgspec.json.decode(scorer.changes())["changes"]
+    assert max(map(abs, changes.values())) <= MOST_LEARNT
+
+
+def test_a_lesson_of_other_weights_is_not_taken() -> None:
+    scorer = Scorer(BY_HAND)
+    scorer.learn(make_event(make_process("/usr/bin/id")), Background(), Label.BENIGN)
+    assert not Scorer().restore(scorer.changes())
+    assert not Scorer().restore(b"no lesson")
+    untriaged = Scorer(BY_HAND)
+    untriaged.learn(make_event(make_process("/usr/bin/id")), Background(), Label.UNTRIAGED)
+    assert msgspec.json.decode(untriaged.changes())["changes"] == {}

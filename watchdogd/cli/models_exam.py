@@ -66,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
 async def examine(config: Config) -> ExamReport:
     """Put the exam to the configured model. Raises TriageError."""
     from watchdogd.ports import SystemClock  # noqa: PLC0415 - start-up of other commands
-    from watchdogd.triage.evidence_scorer import EvidenceScorer  # noqa: PLC0415
     from watchdogd.triage.exam import Examiner  # noqa: PLC0415
     from watchdogd.triage.exam_paper import load_paper  # noqa: PLC0415
     from watchdogd.triage.ollama import OllamaClient  # noqa: PLC0415
+    from watchdogd.triage.scorer import Scorer  # noqa: PLC0415
 
     client = OllamaClient(config.triage.ollama_url, timeout_s=QUESTION_S)
-    examiner = Examiner(config.triage, client, EvidenceScorer(), SystemClock())
+    examiner = Examiner(config.triage, client, Scorer(), SystemClock())
     try:
         digest = await client.digest(config.triage.model)
         opinions = read_opinions(Path(config.store.path), digest or "")

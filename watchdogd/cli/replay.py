@@ -93,11 +93,11 @@ def build_judge(rules: RuleSet, counters: Counters) -> Judge:
     from watchdogd.judge import Judge  # noqa: PLC0415
     from watchdogd.match.engine import Engine  # noqa: PLC0415
     from watchdogd.ports import SystemClock  # noqa: PLC0415
-    from watchdogd.triage.scorer import score_evidence  # noqa: PLC0415
+    from watchdogd.triage.scorer import Scorer  # noqa: PLC0415
 
     tree = ProcessTree(counters=counters)
     enricher = Enricher(tree, Identity(SystemClock()), Baseline(), OwnProcesses(()), counters=counters)
-    return Judge(Decoder(counters, live=False), enricher, Engine(rules), score_evidence, counters)
+    return Judge(Decoder(counters, live=False), enricher, Engine(rules), Scorer().score, counters)
 
 
 def judge_files(
