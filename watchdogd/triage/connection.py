@@ -125,7 +125,8 @@ class Connection:
         except (httpx.TimeoutException, TimeoutError):
             raise TriageTimeoutError(f"Ollama at {self.place} did not answer within {limit_s:g} s") from None
         except httpx.ConnectError as error:
-            raise OllamaAbsentError(f"Ollama does not answer at {self.place}: {clean(str(error), 120)}") from None
+            reason = f"{clean(str(error), 120)}; is it running, and is triage.ollama_url right?"
+            raise OllamaAbsentError(f"Ollama does not answer at {self.place}: {reason}") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             detail = clean(str(error), 120) or type(error).__name__
             raise TriageError(f"the connection to Ollama at {self.place} failed: {detail}") from None
