@@ -316,14 +316,14 @@ class TriageDesk:
             while True:
                 arrived = question.arrived
                 alerts = await self._verdicts.waiting_alerts(question.name, SETTLED_AT_ONCE)
-                if not alerts and arrived == question.arrived:
-                    return
                 if alerts:
                     new = await self._verdicts.record([*self._rule_on(alerts, verdict, asked_id)])
                     self._counters.add("store_alerts_total", len(new))
                     if counter:
                         self._counters.add(counter, len(alerts))
                     self.wake_deliverer.set()
+                if len(alerts) < SETTLED_AT_ONCE and arrived == question.arrived:
+                    return
         except StoreError as error:
             self._counters.add("triage_verdicts_unstored_total")
             log.error("%s; the alert goes out without its verdict", error)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import ipaddress
 import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -170,9 +172,16 @@ def _bound(received: bytearray) -> None:
         raise TriageError(f"the answer is larger than {MAX_REPLY_BYTES} bytes")
 
 
+def _settle_sniffio() -> None:
+    """Where sniffio is not installed, let that be known: httpcore looks for it on the disk twice a request (0.5 ms)."""
+    if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment] # what the import system takes for "not there"
+
+
 def _open_client(base_url: str) -> httpx.AsyncClient:
     import httpx  # noqa: PLC0415 - as above
 
+    _settle_sniffio()
     parts = urlsplit(base_url)
     # Plain HTTP needs no certificates: an empty context saves loading them (about 5 MB).
     verify: ssl.SSLContext | bool = parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

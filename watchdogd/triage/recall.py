@@ -41,7 +41,7 @@ def name_verdict(alert: Alert, fingerprint: str, background: Background, model: 
     package = background.package
     facts = (
         "" if package is None else f"{package.name} {package.version} {package.intact}",
-        *sorted({f"{one.rule_id} {one.level} {one.label}" for one in background.related}),
+        *sorted({f"{one.rule_id} {one.level} {one.label is Label.MALICIOUS}" for one in background.related}),
         *(f"{case.id} {case.label}" for case in background.cases),
         _name_rarity(alert.rarity),
         f"{alert.level} {alert.is_correlation}",
