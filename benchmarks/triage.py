@@ -44,7 +44,7 @@ SAID = {"label": "suspicious", "summary": "A program was started.", "techniques"
 MESSAGE = {"role": "assistant", "content": json.dumps(SAID)}
 COUNTS = {"prompt_eval_count": 1500, "eval_count": 9}
 ANSWER = json.dumps({"model": "m", "message": MESSAGE, "done": True, "done_reason": "stop", **COUNTS}).encode()
-TAGS = b'{"models": []}'
+TAGS = b'{"models": [{"name": "phi3:mini", "model": "phi3:mini", "digest": "sha256:1", "size": 1}]}'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 QUIET = 20
 """So many questions wait at most: what a host that is not under attack may have."""

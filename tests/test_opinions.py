@@ -26,6 +26,7 @@ from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage.features import fingerprint, tokens_of
+from watchdogd.triage.scorer import Scorer
 from watchdogd.triage_desk import TriageDesk
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class Pupil:
     def changes(self) -> bytes:
         return msgspec.json.encode(self.learnt)
 
-    def restore(self, state: bytes) -> None:
-        self.learnt = msgspec.json.decode(state, type=list[tuple[str, str]])
+    def restore(self, lesson: bytes) -> bool:
+        self.learnt = msgspec.json.decode(lesson, type=list[tuple[str, str]])
+        return True
 
 
 class Office:
@@ -167,3 +169,16 @@ async def test_the_command_asks_the_daemon(office: Office, tmp_path: Path, capsy
 
 def test_labels_are_all_but_untriaged() -> None:
     assert set(command.LABELS) == {label.value for label in Label} - {"untriaged"}
+
+
+async def test_the_real_scorer_learns(office: Office) -> None:
+    scorer = Scorer()
+    opinions = Opinions(office.verdicts, office.gatherer, office.desk, tokens_of, scorer)
+    (alert,) = await office.verdicts.find(FIRST, 1)
+    before = scorer.score(alert).probability
+    await opinions.take(OpinionRequest(FIRST, Label.MALICIOUS))
+    after = scorer.score(alert).probability
+    assert after > before
+    again = Scorer()
+    await Opinions(office.verdicts, office.gatherer, office.desk, tokens_of, again).restore()
+    assert again.score(alert).probability == after

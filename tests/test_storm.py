@@ -37,6 +37,7 @@ REQUESTS_EACH = 3
 """To the server for one question: the label, the explanation, the label with suspect text withheld."""
 SETTINGS = TriageSettings(budget_per_minute=60_000, waiting_limit=64, timeout_s=5.0, breaker_failures=3)
 ANSWER = chat({"label": "suspicious", "summary": "The program was started.", "techniques": [], "next_steps": []})
+TAGS = reply({"models": [{"name": "phi3:mini", "model": "phi3:mini", "digest": "sha256:1", "size": 1}]})
 DOWN = reply({"error": "out of memory"}, 500)
 
 
@@ -57,7 +58,7 @@ class Ollama(Scripted):
     """Answers everything alike, or fails."""
 
     def __init__(self) -> None:
-        super().__init__(ANSWER)
+        super().__init__(ANSWER, tags=TAGS)
         self.down = False
         self.heard: list[dict[str, Any]] = []
 

@@ -52,7 +52,7 @@ from watchdogd.write.webhook import WebhookSink
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from watchdogd.background import Case
+    from watchdogd.background import Case, Standing
     from watchdogd.config import Config
     from watchdogd.entities import Alert, Checkpoint
     from watchdogd.match.engine import Engine
@@ -70,7 +70,7 @@ async def build_pipeline(
     config: Config,
     engine: Engine,
     store: Store,
-    desk: TriageDesk,
+    triage: TriageParts,
     counters: Counters,
     clock: Clock,
     contexts: Contexts | None = None,
@@ -98,7 +98,7 @@ async def build_pipeline(
         Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),
         enricher,
         engine,
-        Scorer().score,
+        triage.scorer.score,
         counters,
         host=socket.gethostname(),
         late_after_ms=int(config.late_after_s * 1000),
@@ -109,7 +109,7 @@ async def build_pipeline(
         judge,
         store,
         ledger,
-        desk,
+        triage.desk,
         baseline.take_changes,
         lambda: InstanceHeartbeat(proc.boot_id, os.getpid(), start_ms, clock.now_ms()),
         counters,
@@ -134,6 +134,14 @@ class TriageParts(NamedTuple):
     gatherer: Gatherer
     opinions: Opinions
     board: ExamBoard
+    scorer: Scorer
+    """The one that learns: judge and triager use it, too."""
+
+    async def keep_standing(self, standing: Standing) -> Standing:
+        """Keep an exam; verdicts from before it are not used again. Raises StoreError."""
+        kept = await self.board.keep(standing)
+        self.desk.forget_verdicts()
+        return kept
 
 
 def choose_cases(_alert: Alert, _cases: Sequence[Case]) -> tuple[Case, ...]:
@@ -155,9 +163,10 @@ async def build_desk(config: Config, store: Store, counters: Counters, clock: Cl
         counters,
         clock,
     )
-    opinions = Opinions(verdicts, gatherer, desk, tokens_of)
+    scorer = Scorer()
+    opinions = Opinions(verdicts, gatherer, desk, tokens_of, scorer)
     await opinions.restore()
-    return TriageParts(desk, gatherer, opinions, await ExamBoard.open(store))
+    return TriageParts(desk, gatherer, opinions, await ExamBoard.open(store), scorer)
 
 
 def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:

@@ -37,10 +37,10 @@ class Learner(Protocol):
         """Take one step towards this label."""
 
     def changes(self) -> bytes:
-        """All that was learnt since the start of time."""
+        """All that was learnt."""
 
-    def restore(self, state: bytes) -> None:
-        """Go on with what `changes` gave. Raises ValueError where that cannot be read."""
+    def restore(self, lesson: bytes) -> bool:
+        """Go on with what `changes` gave; False where that cannot be used."""
 
 
 class Opinions:
@@ -65,13 +65,9 @@ class Opinions:
         """Go on with what was learnt in earlier runs. Raises StoreError."""
         self._desk.opinions = await self._verdicts.count_opinions()
         await self._gatherer.load()
-        state = await self._verdicts.load_lesson(LEARNER)
-        if self._learner is None or state is None:
-            return
-        try:
-            self._learner.restore(state)
-        except ValueError as error:
-            log.warning("what the scorer had learnt from your verdicts cannot be used: %s", error)
+        lesson = await self._verdicts.load_lesson(LEARNER)
+        if self._learner is not None and lesson is not None and not self._learner.restore(lesson):
+            log.warning("what the scorer had learnt from your verdicts is of another version: it is not used")
 
     async def take(self, request: OpinionRequest) -> OpinionReport:
         """Keep a verdict, learn from it, use it from the next question on. Raises WatchdogdError with what is wrong.

@@ -84,7 +84,7 @@ class Service:
     ) -> None:
         config, desk = loaded.config, triage.desk
         pipeline, ledger = await build_pipeline(
-            config, loader.take_engine(), store, desk, self._counters, self._clock, contexts
+            config, loader.take_engine(), store, triage, self._counters, self._clock, contexts
         )
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
@@ -117,7 +117,7 @@ class Service:
                 "reload": reloader.reload,
                 "status": report,
                 "verdict": Takes(OpinionRequest, triage.opinions.take),
-                "standing": Takes(Standing, triage.board.keep),
+                "standing": Takes(Standing, triage.keep_standing),
             }
             control = ControlServer(Path(config.control.path), handlers, self._counters, start)
             workers.append(start(reloader.serve(self._reload), name="reload"))

@@ -51,7 +51,7 @@ class Asker(Protocol):
         """`closed` while the server is asked, `open` while it is left alone, `half-open` while it is tried again."""
 
     async def identify(self) -> tuple[str, ...]:
-        """What a verdict depends on beside the alert: a kept one holds only while this is the same."""
+        """What a verdict depends on beside the alert; empty where that is not known, and nothing may be kept."""
 
     async def ask(self, alert: Alert, background: Background) -> Verdict:
         """A verdict, whatever happens."""

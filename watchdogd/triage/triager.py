@@ -83,8 +83,14 @@ class Triager:
         return self._breaker.state
 
     async def identify(self) -> tuple[str, ...]:
-        """What a verdict depends on beside the alert: a kept one holds only while this is the same."""
-        return (self._settings.model, await self._find_digest() or "")
+        """What a verdict depends on beside the alert: a kept one holds only while this is the same.
+
+        Empty where the model's digest is not known: nothing may be kept then.
+        """
+        digest = await self._find_digest()
+        if digest is None:
+            return ()
+        return (self._settings.model, digest, prompt.TEMPLATE_VERSION, repr(self._options))
 
     async def warm_up(self) -> None:
         """Have the model loaded before the first question. Never raises: a failure shows again when it matters."""
