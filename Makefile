@@ -6,7 +6,7 @@ SHARED := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export WATCHDOGD_VENV := $(VENV)
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit e2e differential bench eval-rules fuzz lock clean
+.PHONY: help demo test lint unit e2e differential bench eval eval-rules train-scorer fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t12
@@ -43,6 +43,14 @@ bench: ## CPU and memory beside laurel, ausearch, auparse and zargunlite (says w
 eval-rules: ## what the rules find in labelled recordings; writes docs/detection.md and the ATT&CK layer
 	@tools/setup.sh dev
 	@$(PY) -m evaluation.detection --write
+
+eval: ## how well triage tells attacks from work; writes docs/triage-measured.md
+	@tools/setup.sh dev
+	@$(PY) -m evaluation.triage --write
+
+train-scorer: ## fit the evidence score's weights to the labelled recordings
+	@tools/setup.sh dev
+	@$(PY) -m evaluation.training
 
 fuzz: ## coverage-guided fuzzing of the decoder for SECONDS (default 300), then the cost of nasty lines
 	@tools/setup.sh dev

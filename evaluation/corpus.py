@@ -21,9 +21,10 @@ from watchdogd.telemetry import Counters
 from watchdogd.triage.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from watchdogd.background import Background, Scored
     from watchdogd.entities import Alert
     from watchdogd.match.engine import Engine
 
@@ -64,11 +65,11 @@ def load_scenarios(path: Path) -> list[Scenario]:
         return [msgspec.convert(json.loads(line), Scenario) for line in lines]
 
 
-def judge_log(engine: Engine, path: Path) -> list[Alert]:
-    """Alerts of one log, judged as `watchdogd replay` does: by nothing but the file."""
+def judge_log(engine: Engine, path: Path, score: Callable[[Alert, Background], Scored] | None = None) -> list[Alert]:
+    """Alerts of one log, judged as `watchdogd replay` does: by nothing but the file. `score`: the shipped scorer's."""
     counters = Counters()
     enricher = Enricher(ProcessTree(), Identity(SystemClock()), Baseline(), OwnProcesses(()))
-    judge = Judge(Decoder(counters, live=False), enricher, engine, Scorer().score, counters)
+    judge = Judge(Decoder(counters, live=False), enricher, engine, score or Scorer().score, counters)
     alerts: list[Alert] = []
     for records in read_files([str(path)], counters):
         alerts += judge.feed(records, 0).alerts
@@ -89,10 +90,15 @@ def judge_mixed_log(engine: Engine, folder: Path) -> Iterator[Outcome]:
     scenarios = load_scenarios(folder / "mixed.details.jsonl")
     found: dict[str, list[Alert]] = {scenario.id: [] for scenario in scenarios}
     for alert in judge_log(engine, folder / "mixed.log"):
-        owner = next((scenario.id for scenario in scenarios if _holds(scenario, alert)), BACKGROUND)
-        found[owner].append(alert)
+        owner = find_owner(scenarios, alert)
+        found[BACKGROUND if owner is None else owner.id].append(alert)
     for scenario in scenarios:
         yield Outcome(scenario, tuple(found[scenario.id]))
+
+
+def find_owner(scenarios: Sequence[Scenario], alert: Alert) -> Scenario | None:
+    """The scenario of the mixed log that an alert belongs to; None where it is the background's."""
+    return next((scenario for scenario in scenarios if _holds(scenario, alert)), None)
 
 
 def _holds(scenario: Scenario, alert: Alert) -> bool:
