@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import importlib.util
 import ipaddress
 import ssl
@@ -22,6 +23,7 @@ from watchdogd.triage.guard import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
+    from types import ModuleType
 
     import httpx
 
@@ -120,8 +122,7 @@ class Connection:
     @contextlib.contextmanager
     def _explained(self, limit_s: float) -> Iterator[None]:
         """Whatever the connection raises, as a TriageError."""
-        import httpx  # noqa: PLC0415 - 10 MB that a daemon without triage never needs
-
+        httpx = _load_httpx()
         try:
             yield
         except (httpx.TimeoutException, TimeoutError):
@@ -172,26 +173,33 @@ def _bound(received: bytearray) -> None:
         raise TriageError(f"the answer is larger than {MAX_REPLY_BYTES} bytes")
 
 
-def _settle_sniffio() -> None:
-    """Where sniffio is not installed, let that be known: httpcore looks for it on the disk twice a request (0.5 ms)."""
-    if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
-        sys.modules["sniffio"] = None  # type: ignore[assignment] # what the import system takes for "not there"
+def _load_httpx() -> ModuleType:
+    """httpx, 3 MB that a daemon without triage never needs.
+
+    Its command line would load rich, click and pygments where they are installed: 5 MB that nobody here asks for. Where
+    sniffio is not installed, let that be known: httpcore looks for it on the disk several times a request (0.5 ms).
+    """
+    if "httpx" not in sys.modules:
+        absent = ["httpx._main"]
+        if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
+            absent.append("sniffio")
+        # None is what the import system takes for "not there".
+        sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    return importlib.import_module("httpx")
 
 
 def _open_client(base_url: str) -> httpx.AsyncClient:
-    import httpx  # noqa: PLC0415 - as above
-
-    _settle_sniffio()
     parts = urlsplit(base_url)
     # Plain HTTP needs no certificates: an empty context saves loading them (about 5 MB).
     verify: ssl.SSLContext | bool = parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return httpx.AsyncClient(
+    client: httpx.AsyncClient = _load_httpx().AsyncClient(
         trust_env=not _is_loopback(parts.hostname or ""),
         verify=verify,
         follow_redirects=False,
         timeout=httpx.Timeout(None, connect=_CONNECT_S),
         limits=httpx.Limits(max_connections=8, max_keepalive_connections=2),
     )
+    return client
 
 
 def _is_loopback(host: str) -> bool:
