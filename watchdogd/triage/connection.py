@@ -192,12 +192,13 @@ def _open_client(base_url: str) -> httpx.AsyncClient:
     parts = urlsplit(base_url)
     # Plain HTTP needs no certificates: an empty context saves loading them (about 5 MB).
     verify: ssl.SSLContext | bool = parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client: httpx.AsyncClient = _load_httpx().AsyncClient(
+    loaded = _load_httpx()
+    client: httpx.AsyncClient = loaded.AsyncClient(
         trust_env=not _is_loopback(parts.hostname or ""),
         verify=verify,
         follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=_CONNECT_S),
-        limits=httpx.Limits(max_connections=8, max_keepalive_connections=2),
+        timeout=loaded.Timeout(None, connect=_CONNECT_S),
+        limits=loaded.Limits(max_connections=8, max_keepalive_connections=2),
     )
     return client
 
