@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from tests.ollama.scripted import Answer, Scripted, chat, reply
-from tests.triage.conftest import make_alert, make_process, make_rule
+from tests.triage.conftest import make_alert, make_believed, make_process, make_rule
 from watchdogd.background import NO_BACKGROUND, Background
 from watchdogd.config import TriageSettings
 from watchdogd.entities import Label, Level
@@ -23,6 +23,7 @@ from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage.ollama import OllamaClient
 from watchdogd.triage.policy import INJECTION_RULE
+from watchdogd.triage.scorer import Scorer
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
 from watchdogd.write.deliver import Deliverer
@@ -93,7 +94,8 @@ class Storm:
         self.counters = Counters()
         self.verdicts = Verdicts(store, self.counters, clock)
         settings = replace(SETTINGS, ollama_url=server.url)
-        self.triager = Triager(settings, OllamaClient(server.url, timeout_s=5.0), self.counters, clock)
+        client = OllamaClient(server.url, timeout_s=5.0)
+        self.triager = Triager(settings, client, self.counters, clock, Scorer(), make_believed("sha256:1"))
         self.desk = TriageDesk(
             self.triager,
             settings,

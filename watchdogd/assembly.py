@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from watchdogd.config import Config
     from watchdogd.entities import Alert, Checkpoint
     from watchdogd.match.engine import Engine
-    from watchdogd.ports import Clock, LineSource, Sink
+    from watchdogd.ports import AlertScorer, Clock, LineSource, Sink, Standings
     from watchdogd.store.database import Store
 
 log = logging.getLogger("watchdogd.service")
@@ -153,8 +153,10 @@ async def build_desk(config: Config, store: Store, counters: Counters, clock: Cl
     """Triage's parts, with what they remember. Raises StoreError where the database cannot be read."""
     verdicts = Verdicts(store, counters, clock)
     gatherer = Gatherer(verdicts, PackageOwners().describe, choose_cases, socket.gethostname())
+    scorer = Scorer()
+    board = await ExamBoard.open(store)
     desk = TriageDesk(
-        build_triager(config, counters, clock),
+        build_triager(config, counters, clock, scorer, board.known),
         config.triage,
         choose_routes(config),
         verdicts,
@@ -163,18 +165,19 @@ async def build_desk(config: Config, store: Store, counters: Counters, clock: Cl
         counters,
         clock,
     )
-    scorer = Scorer()
     opinions = Opinions(verdicts, gatherer, desk, tokens_of, scorer)
     await opinions.restore()
-    return TriageParts(desk, gatherer, opinions, await ExamBoard.open(store), scorer)
+    return TriageParts(desk, gatherer, opinions, board, scorer)
 
 
-def build_triager(config: Config, counters: Counters, clock: Clock) -> Triager | None:
+def build_triager(
+    config: Config, counters: Counters, clock: Clock, scorer: AlertScorer, standings: Standings
+) -> Triager | None:
     """The triager, None where the configuration turns AI off."""
     if not config.triage.enabled:
         return None
     client = OllamaClient(config.triage.ollama_url, timeout_s=config.triage.timeout_s)
-    return Triager(config.triage, client, counters, clock)
+    return Triager(config.triage, client, counters, clock, scorer, standings)
 
 
 def build_sinks(config: Config, clock: Clock) -> dict[str, Sink]:

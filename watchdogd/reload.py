@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.assembly import build_sinks, build_triager, choose_give_up_s, choose_routes
+from watchdogd.assembly import build_sinks, choose_give_up_s, choose_routes
 from watchdogd.errors import Place, Problem, ProblemsError
 from watchdogd.loading import log_load
 from watchdogd.memory import freeze_memory
@@ -17,6 +17,7 @@ from watchdogd.notify import notify
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from watchdogd.config import Config
     from watchdogd.loading import Loaded, Loader
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
@@ -31,7 +32,7 @@ log = logging.getLogger("watchdogd.service")
 class Reloader:
     """Swaps in what the files say now. `retire_later(asker, after_s)` closes what is asked no more."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - everything that a reload swaps
         self,
         loader: Loader,
         first: Loaded,
@@ -40,6 +41,7 @@ class Reloader:
         retire_later: Callable[[Asker, float], None],
         counters: Counters,
         clock: Clock,
+        build_asker: Callable[[Config], Asker | None],
         replace_contexts: Callable[[Mapping[str, Sequence[str]]], None] = lambda _: None,
     ) -> None:
         self._loader = loader
@@ -49,6 +51,7 @@ class Reloader:
         self._retire_later = retire_later
         self._counters = counters
         self._clock = clock
+        self._build_asker = build_asker
         self._replace_contexts = replace_contexts
         self._lock = asyncio.Lock()
         self.rules_from_ms = first.from_ms
@@ -105,7 +108,7 @@ class Reloader:
         freeze_memory()
         if fresh.triage != config.triage:
             retired = pipeline.desk.asker
-            pipeline.desk.replace(build_triager(fresh, self._counters, self._clock), fresh.triage)
+            pipeline.desk.replace(self._build_asker(fresh), fresh.triage)
             if retired is not None:
                 self._retire_later(retired, config.triage.timeout_s)
         pipeline.desk.routes = choose_routes(fresh)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from watchdogd import __version__
-from watchdogd.assembly import AuditSources, build_desk, build_pipeline, build_sinks, choose_give_up_s, watch_packages
+from watchdogd.assembly import (
+    AuditSources,
+    build_desk,
+    build_pipeline,
+    build_sinks,
+    build_triager,
+    choose_give_up_s,
+    watch_packages,
+)
 from watchdogd.background import Standing
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
@@ -106,7 +114,15 @@ class Service:
                 workers.append(start(retire(asker, after_s), name="retire triager"))
 
             reloader = Reloader(
-                loader, loaded, pipeline, deliverer, retire_later, self._counters, self._clock, contexts.replace_added
+                loader,
+                loaded,
+                pipeline,
+                deliverer,
+                retire_later,
+                self._counters,
+                self._clock,
+                lambda fresh: build_triager(fresh, self._counters, self._clock, triage.scorer, triage.board.known),
+                contexts.replace_added,
             )
             watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
 

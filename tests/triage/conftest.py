@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from watchdogd.background import Fusion, Standing
 from watchdogd.config import TriageSettings
 from watchdogd.entities import Alert, EventId, Level, Process, ProcessKey, Rule
 from watchdogd.telemetry import Counters
+from watchdogd.triage.prompt import TEMPLATE_VERSION
+from watchdogd.triage.standings import KnownStandings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,3 +91,28 @@ def counters() -> Counters:
 
 def make_settings(**changes: object) -> TriageSettings:
     return msgspec.structs.replace(TriageSettings(), **changes)
+
+
+BELIEVED_ALONE = Fusion(bias=0.0, scorer=0.0, model=1.0)
+"""As if the model were right about everything, and the scorer about nothing."""
+
+
+def make_believed(digest: str, fusion: Fusion = BELIEVED_ALONE, **changes: object) -> KnownStandings:
+    """A model that passed its exam."""
+    standing = Standing(
+        model="phi3:mini",
+        digest=digest,
+        prompt_version=TEMPLATE_VERSION,
+        passed=True,
+        cases=56,
+        auroc=0.95,
+        auroc_low=0.9,
+        auroc_high=0.99,
+        scorer_auroc=0.9,
+        injections=24,
+        obeyed=0,
+        latency_s=1.0,
+        examined_ms=1_700_000_000_000,
+        fusion=fusion,
+    )
+    return KnownStandings((msgspec.structs.replace(standing, **changes),))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from tests.triage.conftest import make_alert, make_settings
+from tests.triage.conftest import make_alert, make_believed, make_settings
 from watchdogd.entities import Label
 from watchdogd.errors import TriageError
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
 from watchdogd.triage.ollama import ChatOptions, OllamaClient, first_token_shares
 from watchdogd.triage.prompt import LABEL_SCHEMA, LABELS, build_question, explain_label
+from watchdogd.triage.scorer import Scorer
 from watchdogd.triage.triager import Triager
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ def user(content: str) -> list[dict[str, str]]:
 async def test_real_verdict(ollama: Ollama, client: OllamaClient) -> None:
     counters = Counters()
     settings = make_settings(model=ollama.model, ollama_url=ollama.url)
-    triager = Triager(settings, client, counters, SystemClock())
+    triager = Triager(settings, client, counters, SystemClock(), Scorer(), make_believed(ollama.digest))
     assert await triager.available() == "0.32.0"
     alert = make_alert()
     verdict = await triager.ask(alert)
+    scored = Scorer().score(alert)
+    alert = msgspec.structs.replace(alert, evidence_score=scored.probability, reasons=scored.reasons)
     question = build_question(alert, num_ctx=settings.num_ctx, num_predict=settings.num_predict)
     assert verdict.prompt_tokens is not None
     assert question.least_tokens <= verdict.prompt_tokens <= question.most_tokens
@@ -56,8 +59,8 @@ async def test_real_verdict(ollama: Ollama, client: OllamaClient) -> None:
     if verdict.label is Label.UNTRIAGED:  # benign without a usable explanation
         assert verdict.error
     else:
-        assert verdict.confidence is not None
-        assert 0 < verdict.confidence <= 1
+        assert verdict.by == "fusion"
+        assert 0 <= (verdict.model_share or 0) <= 1
         assert bool(verdict.summary) != bool(verdict.error)
     assert counters.get("triage_requests_total") == 2
 

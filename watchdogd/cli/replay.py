@@ -138,6 +138,8 @@ async def open_triage(config: Config, counters: Counters) -> AsyncIterator[Triag
     from watchdogd.ports import SystemClock  # noqa: PLC0415
     from watchdogd.triage.ollama import OllamaClient  # noqa: PLC0415
     from watchdogd.triage.policy import Policy  # noqa: PLC0415
+    from watchdogd.triage.scorer import Scorer  # noqa: PLC0415
+    from watchdogd.triage.standings import KnownStandings  # noqa: PLC0415
     from watchdogd.triage.triager import Triager  # noqa: PLC0415
 
     settings = config.triage
@@ -146,7 +148,7 @@ async def open_triage(config: Config, counters: Counters) -> AsyncIterator[Triag
         yield Triage(None, policy, "Triage is turned off (AI_ENABLED, triage.enabled)")
         return
     client = OllamaClient(settings.ollama_url, timeout_s=settings.timeout_s)
-    triager = Triager(settings, client, counters, SystemClock())
+    triager = Triager(settings, client, counters, SystemClock(), Scorer(), KnownStandings())
     try:
         is_ready, note = await _look_for_model(triager, client, settings.model)
         yield Triage(triager if is_ready else None, policy, note)

@@ -11,7 +11,9 @@ from watchdogd.background import Standing
 from watchdogd.entities import Label
 from watchdogd.errors import TriageError
 from watchdogd.triage import prompt
+from watchdogd.triage.answer import share_out
 from watchdogd.triage.fusion import Sample, fit, judge_unseen, weigh_shares
+from watchdogd.triage.injection import MOVED_BY
 from watchdogd.triage.ollama import ChatOptions, ModelMissingError, OllamaAbsentError, first_token_shares
 from watchdogd.triage.ranking import Ranking, compare, rank
 
@@ -27,13 +29,9 @@ if TYPE_CHECKING:
 
 BEATS_BY = 1.2816
 """Standard errors by which a model must rank better than the scorer: one-sided, at 90 %."""
-MOVED_BY = 2.0
-"""Log-odds that an order may move an opinion by, as any other text would."""
 CHANCE = 0.5
 MOST_FAILED = 0.1
 """Of all questions; with more of them unanswered the exam is broken off."""
-_SAID_SHARE = 0.9
-"""What a label counts for where the server gives no probabilities."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -149,7 +147,9 @@ class Examiner:
         """The label question, as triage puts it about an alert that the scorer has seen."""
         scored = self._scorer.score(alert, background)
         alert = msgspec.structs.replace(alert, evidence_score=scored.probability, reasons=scored.reasons)
-        question = prompt.build_question(alert, num_ctx=self._settings.num_ctx, num_predict=self._settings.num_predict)
+        question = prompt.build_question(
+            alert, background, num_ctx=self._settings.num_ctx, num_predict=self._settings.num_predict
+        )
         started_s = self._clock.monotonic_s()
         try:
             reply = await self._client.chat(list(question.messages), prompt.LABEL_SCHEMA, self._options, logprobs=True)
@@ -216,8 +216,7 @@ def read_label(content: str) -> dict[str, float]:
         return {}
     if said not in prompt.LABELS:
         return {}
-    rest = (1 - _SAID_SHARE) / (len(prompt.LABELS) - 1)
-    return {label: _SAID_SHARE if label == said else rest for label in prompt.LABELS}
+    return share_out(said)
 
 
 def judge_injection(original: str, before: float, said_before: str, answer: Answer) -> InjectionResult:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from watchdogd.background import NO_BACKGROUND, Background
+from watchdogd.background import NO_BACKGROUND, Background, Scored
 from watchdogd.entities import Label, Verdict
 from watchdogd.errors import TriageError
-from watchdogd.triage import prompt
+from watchdogd.triage import answer, prompt
 from watchdogd.triage.breaker import Breaker
-from watchdogd.triage.guard import INJECTION, clean, find_instruction, find_ungrounded, supported_techniques
-from watchdogd.triage.ollama import ChatOptions, TriageTimeoutError, first_token_shares
+from watchdogd.triage.fusion import fuse, probability, weigh_shares
+from watchdogd.triage.guard import INJECTION, find_instruction
+from watchdogd.triage.injection import differ, withhold_orders
+from watchdogd.triage.ollama import ChatOptions, TriageTimeoutError
+from watchdogd.triage.policy import OBEYED
 
 if TYPE_CHECKING:
+    from watchdogd.background import Standing
     from watchdogd.config import TriageSettings
     from watchdogd.entities import Alert
-    from watchdogd.ports import Clock
+    from watchdogd.ports import AlertScorer, Clock, Standings
     from watchdogd.telemetry import Counters
-    from watchdogd.triage.ollama import OllamaClient
+    from watchdogd.triage.ollama import ChatReply, OllamaClient
     from watchdogd.triage.prompt import Question
 
 log = logging.getLogger("watchdogd.triage")
@@ -31,27 +35,35 @@ _AVAILABLE_S = 2.0
 _DIGEST_FRESH_S = 60.0
 
 
-class _LabelAnswer(msgspec.Struct):
-    label: Label
+class _Inquiry(NamedTuple):
+    """Everything that is needed to ask about one alert."""
 
-
-class _Explanation(msgspec.Struct):
-    summary: Annotated[str, msgspec.Meta(max_length=prompt.SUMMARY_CHARS)]
-    techniques: Annotated[tuple[str, ...], msgspec.Meta(max_length=prompt.MAX_TECHNIQUES)]
-    next_steps: Annotated[
-        tuple[Annotated[str, msgspec.Meta(max_length=prompt.STEP_CHARS)], ...],
-        msgspec.Meta(max_length=prompt.MAX_STEPS),
-    ]
+    question: Question
+    """As it may be explained: without orders to the model."""
+    suspect: Question | None
+    """With them; None where there are none."""
+    scored: Scored
+    techniques: tuple[str, ...]
 
 
 class Triager:
     """Puts alerts to the model. One per configuration; safe to use from several tasks of one loop."""
 
-    def __init__(self, settings: TriageSettings, client: OllamaClient, counters: Counters, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: TriageSettings,
+        client: OllamaClient,
+        counters: Counters,
+        clock: Clock,
+        scorer: AlertScorer,
+        standings: Standings,
+    ) -> None:
         self._settings = settings
         self._client = client
         self._counters = counters
         self._clock = clock
+        self._scorer = scorer
+        self._standings = standings
         self._slots = asyncio.Semaphore(settings.max_in_flight)
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_s, clock)
         self._digest: str | None = None
@@ -100,142 +112,162 @@ class Triager:
         except (TriageError, TimeoutError) as error:
             log.warning("the model %s is not loaded yet: %s", self._settings.model, error or "it takes long")
 
-    async def ask(self, alert: Alert, background: Background = NO_BACKGROUND) -> Verdict:  # noqa: ARG002 - soon
+    async def ask(self, alert: Alert, background: Background = NO_BACKGROUND) -> Verdict:
         """A verdict in at most `timeout_s`; whatever goes wrong is a verdict `untriaged` that says so.
 
-        `benign` needs a valid and grounded explanation too: where that fails it becomes `untriaged`. The other labels
-        stand without one. Text of the event that reads like an instruction ends the matter before any question.
+        A model that passed its exam shares in the label (`by: fusion`), and its `benign` needs a grounded explanation.
+        Of others the label is the scorer's (`by: scorer`), and only the explanation is asked for. Where text of the
+        event reads like an order to a model, the label is never `benign`, and a model that answers differently
+        without that text is not listened to.
         """
         started_s = self._clock.monotonic_s()
+        draft = self._begin()
         if not self._settings.enabled or alert.rule.triage == "never":
-            return self._decline("triage is off", started_s)
-        instruction = find_instruction(prompt.host_texts(alert))
-        if instruction is not None:
+            return self._finish(msgspec.structs.replace(draft, error="triage is off"), started_s)
+        scored = self._scorer.score(alert, background)
+        alert = msgspec.structs.replace(alert, evidence_score=scored.probability, reasons=scored.reasons)
+        draft = msgspec.structs.replace(draft, scorer=scored.probability)
+        masked: Alert | None = alert
+        order = find_instruction(prompt.host_texts(alert))
+        if order is not None:
             self._counters.add("triage_injections_total")
-            return msgspec.structs.replace(
-                self._decline(f"{INJECTION}: {instruction}", started_s), injection="suspected"
-            )
+            draft = msgspec.structs.replace(draft, injection="suspected")
+            masked = withhold_orders(alert)
+        if masked is None:
+            return self._finish(_discard(draft, f"{INJECTION}: {order}; it cannot be withheld"), started_s)
         try:
-            question = prompt.build_question(
-                alert, num_ctx=self._settings.num_ctx, num_predict=self._settings.num_predict
-            )
+            question = self._build(masked)
+            suspect = None if order is None else self._build(alert)
         except TriageError as error:
             self._counters.add("triage_errors_total")
-            return self._decline(str(error), started_s)
-        verdict = await self._ask_bounded(alert, question)
+            return self._finish(_discard(draft, str(error)), started_s)
+        draft = msgspec.structs.replace(draft, prompt_sha256=question.sha256)
+        inquiry = _Inquiry(question, suspect, scored, alert.rule.techniques)
+        return self._finish(await self._ask_bounded(inquiry, draft), started_s)
+
+    def _begin(self) -> Verdict:
+        """A verdict of nobody yet, with what shapes the answer."""
+        settings = self._settings
+        names = ("num_ctx", "num_predict", "temperature", "seed", "keep_alive")
+        return Verdict(
+            label=Label.UNTRIAGED,
+            by="none",
+            model=settings.model,
+            model_digest=self._digest,
+            prompt_version=prompt.TEMPLATE_VERSION,
+            options={name: getattr(settings, name) for name in names},
+        )
+
+    def _finish(self, verdict: Verdict, started_s: float) -> Verdict:
         return msgspec.structs.replace(verdict, elapsed_s=round(self._clock.monotonic_s() - started_s, 3))
 
-    def _decline(self, error: str, started_s: float) -> Verdict:
-        elapsed_s = round(self._clock.monotonic_s() - started_s, 3)
-        return Verdict(label=Label.UNTRIAGED, by="none", model=self._settings.model, elapsed_s=elapsed_s, error=error)
+    def _build(self, alert: Alert) -> Question:
+        return prompt.build_question(alert, num_ctx=self._settings.num_ctx, num_predict=self._settings.num_predict)
 
-    async def _ask_bounded(self, alert: Alert, question: Question) -> Verdict:
+    async def _ask_bounded(self, inquiry: _Inquiry, draft: Verdict) -> Verdict:
         """Breaker, slot and the time limit around the questions."""
         if not self._breaker.admit():
             self._counters.add("triage_breaker_open_total")
-            return self._untriaged(question, "Ollama failed too often: not asked until it is tried again")
+            return _discard(draft, "Ollama failed too often: not asked until it is tried again")
         asking = False
-        draft = self._untriaged(question, "")
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 async with self._slots:
                     asking = True
-                    draft = await self._ask_label(question)
-                    self._breaker.succeed()
-                    return await self._explain(alert, question, draft)
+                    standing = await self._find_standing()
+                    draft = msgspec.structs.replace(draft, model_digest=self._digest, believed=standing is not None)
+                    draft = await self._judge(inquiry, draft, standing)
+                    if standing is not None:
+                        self._breaker.succeed()
+                    if draft.label is Label.UNTRIAGED:
+                        return draft
+                    return await self._explain(inquiry, draft)
         except TimeoutError:
             self._counters.add("triage_timeouts_total" if asking else "triage_crowded_total")
-            if asking and draft.label is Label.UNTRIAGED:
+            if asking and draft.by != "fusion":
                 self._breaker.fail()
             what = "no answer" if asking else "no free slot"
-            return self._without_explanation(question, draft, f"{what} within {self._settings.timeout_s:g} s")
-        except TriageTimeoutError as error:
-            self._counters.add("triage_timeouts_total")
-            self._breaker.fail()
-            return self._untriaged(question, str(error))
-        except TriageError as error:
-            self._counters.add("triage_errors_total")
-            self._breaker.fail()
-            return self._untriaged(question, str(error))
-        except Exception as error:  # noqa: BLE001 - the promise: a fault of ours must not stop an alert
-            self._counters.add("triage_faults_total")
-            return self._untriaged(question, f"a fault in watchdogd: {type(error).__name__}")
-        finally:
-            self._breaker.release()
-
-    async def _ask_label(self, question: Question) -> Verdict:
-        """The first question. Raises TriageError where no valid label comes back."""
-        self._counters.add("triage_requests_total")
-        options = msgspec.structs.replace(self._options, num_predict=prompt.LABEL_TOKENS)
-        reply = await self._client.chat(list(question.messages), prompt.LABEL_SCHEMA, options, logprobs=True)
-        label = _read_label(reply.content)
-        if reply.prompt_tokens is not None and reply.prompt_tokens < question.least_tokens:
-            self._counters.add("triage_truncated_total")
-            counted = f"{reply.prompt_tokens} tokens counted, at least {question.least_tokens} were sent"
-            return self._untriaged(question, f"the server cut the question: {counted}", truncated=True)
-        share = first_token_shares(reply.logprobs, "label", prompt.LABELS).get(label.value)
-        return Verdict(
-            label=label,
-            by="model",
-            confidence=None if share is None else round(share, 4),
-            model=self._settings.model,
-            model_digest=await self._find_digest(),
-            prompt_sha256=question.sha256,
-            prompt_tokens=reply.prompt_tokens,
-        )
-
-    async def _explain(self, alert: Alert, question: Question, verdict: Verdict) -> Verdict:
-        """The second question; its failure costs the explanation, and with it a `benign`."""
-        if verdict.label is Label.UNTRIAGED:
-            return verdict
-        self._counters.add("triage_requests_total")
-        messages = prompt.explain_label(question, verdict.label)
-        try:
-            reply = await self._client.chat(messages, prompt.EXPLANATION_SCHEMA, self._options)
-            said = msgspec.json.decode(reply.content, type=_Explanation)
+            return _without_answer(draft, f"{what} within {self._settings.timeout_s:g} s")
         except TriageError as error:
             late = isinstance(error, TriageTimeoutError)
             self._counters.add("triage_timeouts_total" if late else "triage_errors_total")
-            return self._without_explanation(question, verdict, f"no explanation: {error}")
-        except (msgspec.DecodeError, UnicodeError):
+            if draft.by != "fusion":
+                self._breaker.fail()
+            return _without_answer(draft, str(error))
+        except Exception as error:  # noqa: BLE001 - the promise: a fault of ours must not stop an alert
+            self._counters.add("triage_faults_total")
+            return _discard(draft, f"a fault in watchdogd: {type(error).__name__}")
+        finally:
+            self._breaker.release()
+
+    async def _judge(self, inquiry: _Inquiry, draft: Verdict, standing: Standing | None) -> Verdict:
+        """The label: the scorer's, or, where the model is believed, that of both. Raises TriageError."""
+        if standing is None:
+            return self._label(inquiry, draft, "scorer", inquiry.scored.probability)
+        reply = await self._ask_label(inquiry.question)
+        draft = _count_tokens(draft, reply)
+        if _is_cut(inquiry.question, reply):
+            return self._say_cut(draft, inquiry.question, reply)
+        shares = answer.read_shares(reply)
+        draft = msgspec.structs.replace(draft, model_share=round(shares[Label.MALICIOUS.value], 4))
+        if inquiry.suspect is not None:
+            second = await self._ask_label(inquiry.suspect)
+            draft = _count_tokens(draft, second)
+            if _is_cut(inquiry.suspect, second):
+                return self._say_cut(draft, inquiry.suspect, second)
+            if differ(answer.read_shares(second), shares):
+                self._counters.add("triage_obeyed_total")
+                draft = msgspec.structs.replace(draft, injection=OBEYED)
+                return _discard(draft, f"{INJECTION}: without that text the model answers differently")
+            draft = msgspec.structs.replace(draft, injection="withstood")
+        log_odds = fuse(standing.fusion, inquiry.scored.log_odds, weigh_shares(shares))
+        return self._label(inquiry, draft, "fusion", probability(log_odds))
+
+    def _label(self, inquiry: _Inquiry, draft: Verdict, by: str, chance: float) -> Verdict:
+        label = answer.choose_label(chance, self._scorer, inquiry.scored.probability)
+        if label is Label.BENIGN and draft.injection:
+            label = Label.SUSPICIOUS
+        return msgspec.structs.replace(draft, label=label, by=by, confidence=answer.find_confidence(label, chance))
+
+    async def _ask_label(self, question: Question) -> ChatReply:
+        self._counters.add("triage_requests_total")
+        options = msgspec.structs.replace(self._options, num_predict=prompt.LABEL_TOKENS)
+        return await self._client.chat(list(question.messages), prompt.LABEL_SCHEMA, options, logprobs=True)
+
+    async def _explain(self, inquiry: _Inquiry, verdict: Verdict) -> Verdict:
+        """The question for an explanation; it never shows the model what reads like orders. Raises TriageError."""
+        self._counters.add("triage_requests_total")
+        messages = prompt.explain_label(inquiry.question, verdict.label)
+        reply = await self._client.chat(messages, prompt.EXPLANATION_SCHEMA, self._options)
+        self._breaker.succeed()
+        verdict = _count_tokens(verdict, reply)
+        if _is_cut(inquiry.question, reply):
+            return self._say_cut(verdict, inquiry.question, reply)
+        try:
+            said = answer.check_explanation(reply.content, inquiry.question.evidence, inquiry.techniques)
+        except answer.InvalidExplanationError as error:
             self._counters.add("triage_invalid_total")
-            return self._without_explanation(question, verdict, "no explanation: it does not follow the schema")
-        return self._check_explanation(alert, question, verdict, said)
-
-    def _check_explanation(self, alert: Alert, question: Question, verdict: Verdict, said: _Explanation) -> Verdict:
-        """What of the explanation may be shown: only what the evidence and the rule support."""
-        summary = clean(said.summary, prompt.SUMMARY_CHARS).strip()
-        ungrounded = find_ungrounded(summary, question.evidence)
-        if ungrounded or not summary:
+            return _without_explanation(verdict, str(error))
+        except answer.UngroundedError as error:
             self._counters.add("triage_ungrounded_total")
-            what = clean(", ".join(ungrounded), 120) or "it is empty"
-            return self._without_explanation(question, verdict, f"summary discarded, not in the evidence: {what}")
-        steps = [clean(step, prompt.STEP_CHARS).strip() for step in said.next_steps]
-        grounded = tuple(step for step in steps if step and not find_ungrounded(step, question.evidence))
-        techniques = supported_techniques(said.techniques, alert.rule.techniques)
-        dropped = len(steps) - len(grounded) + len(said.techniques) - len(techniques)
-        self._counters.add("triage_unsupported_parts_total", dropped)
-        return msgspec.structs.replace(verdict, summary=summary, next_steps=grounded, techniques=techniques)
-
-    def _without_explanation(self, question: Question, verdict: Verdict, error: str) -> Verdict:
-        """The label stands alone, except `benign`: that must be explained from the evidence to count."""
-        if verdict.label in (Label.BENIGN, Label.UNTRIAGED):
-            return self._untriaged(question, error, seen=verdict)
-        return msgspec.structs.replace(verdict, error=error)
-
-    def _untriaged(
-        self, question: Question, error: str, *, truncated: bool = False, seen: Verdict | None = None
-    ) -> Verdict:
-        return Verdict(
-            label=Label.UNTRIAGED,
-            by="none",
-            model=self._settings.model,
-            model_digest=seen.model_digest if seen is not None else self._digest,
-            prompt_sha256=question.sha256,
-            prompt_tokens=seen.prompt_tokens if seen is not None else None,
-            truncated=truncated,
-            error=error,
+            return _without_explanation(verdict, str(error))
+        self._counters.add("triage_unsupported_parts_total", said.dropped)
+        return msgspec.structs.replace(
+            verdict, summary=said.summary, next_steps=said.next_steps, techniques=said.techniques
         )
+
+    def _say_cut(self, draft: Verdict, question: Question, reply: ChatReply) -> Verdict:
+        self._counters.add("triage_truncated_total")
+        counted = f"{reply.prompt_tokens} tokens counted, at least {question.least_tokens} were sent"
+        return _discard(msgspec.structs.replace(draft, truncated=True), f"the server cut the question: {counted}")
+
+    async def _find_standing(self) -> Standing | None:
+        """The exam that the model passed with these bytes and this prompt, else None."""
+        digest = await self._find_digest()
+        if digest is None:
+            return None
+        standing = self._standings.find(self._settings.model, digest, prompt.TEMPLATE_VERSION)
+        return standing if standing is not None and standing.passed else None
 
     async def _find_digest(self) -> str | None:
         """The model's digest, asked for again after a minute; None where the server does not say."""
@@ -248,11 +280,29 @@ class Triager:
         return self._digest
 
 
-def _read_label(content: str) -> Label:
-    try:
-        label = msgspec.json.decode(content, type=_LabelAnswer).label
-    except (msgspec.DecodeError, UnicodeError):
-        raise TriageError(f"the label does not follow the schema: {clean(content, 60)!r}") from None
-    if label is Label.UNTRIAGED:
-        raise TriageError("the label does not follow the schema: 'untriaged'")
-    return label
+def _is_cut(question: Question, reply: ChatReply) -> bool:
+    return reply.prompt_tokens is not None and reply.prompt_tokens < question.least_tokens
+
+
+def _count_tokens(draft: Verdict, reply: ChatReply) -> Verdict:
+    """Tokens of the first question, and of all answers."""
+    answered = draft.answer_tokens if reply.answer_tokens is None else (draft.answer_tokens or 0) + reply.answer_tokens
+    asked = reply.prompt_tokens if draft.prompt_tokens is None else draft.prompt_tokens
+    return msgspec.structs.replace(draft, prompt_tokens=asked, answer_tokens=answered)
+
+
+def _discard(draft: Verdict, error: str) -> Verdict:
+    """Nobody's verdict; what was asked and answered stays on record."""
+    return msgspec.structs.replace(draft, label=Label.UNTRIAGED, by="none", confidence=None, error=error)
+
+
+def _without_answer(draft: Verdict, error: str) -> Verdict:
+    """No explanation came: what both said together stands, except `benign`; the scorer's label waits for an answer."""
+    return _without_explanation(draft, error) if draft.by == "fusion" else _discard(draft, error)
+
+
+def _without_explanation(draft: Verdict, error: str) -> Verdict:
+    """The label stands alone, except a model's `benign`: that must be explained from the evidence to count."""
+    if draft.by == "fusion" and draft.label is Label.BENIGN:
+        return _discard(draft, error)
+    return msgspec.structs.replace(draft, error=error)
