@@ -41,6 +41,7 @@ from watchdogd.store.database import Batch, InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
+from watchdogd.triage.cases import choose_cases
 from watchdogd.triage.features import fingerprint, tokens_of
 from watchdogd.triage.ollama import OllamaClient
 from watchdogd.triage.scorer import Scorer
@@ -50,11 +51,11 @@ from watchdogd.write.journald import JournaldSink
 from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator
 
-    from watchdogd.background import Case, Standing
+    from watchdogd.background import Standing
     from watchdogd.config import Config
-    from watchdogd.entities import Alert, Checkpoint
+    from watchdogd.entities import Checkpoint
     from watchdogd.match.engine import Engine
     from watchdogd.ports import AlertScorer, Clock, LineSource, Sink, Standings
     from watchdogd.store.database import Store
@@ -142,11 +143,6 @@ class TriageParts(NamedTuple):
         kept = await self.board.keep(standing)
         self.desk.forget_verdicts()
         return kept
-
-
-def choose_cases(_alert: Alert, _cases: Sequence[Case]) -> tuple[Case, ...]:
-    """None yet: `triage` finds them."""
-    return ()
 
 
 async def build_desk(config: Config, store: Store, counters: Counters, clock: Clock) -> TriageParts:

@@ -147,6 +147,7 @@ class TriageSettings(Settings, frozen=True, kw_only=True):
     max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 1
     raise_on_malicious: bool = False
     benign_to_journald: bool = False
+    language: Literal["en", "es"] = "en"
     breaker_failures: Annotated[int, Meta(ge=1, le=1000)] = 5
     breaker_open_s: Timeout = 30.0
     budget_per_minute: Annotated[int, Meta(ge=1, le=60_000)] = 30

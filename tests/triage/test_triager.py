@@ -13,7 +13,7 @@ from tests.ollama import scripted
 from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, chat, explanation, label, reply
 from tests.triage.conftest import make_alert, make_believed, make_rule, make_settings
-from watchdogd.background import Background, Scored
+from watchdogd.background import Background, RelatedAlert, Scored
 from watchdogd.entities import Alert, Label, Level, Verdict
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
@@ -378,3 +378,22 @@ async def test_own_cost_of_a_question_is_small(corpora: Path) -> None:
             await asked.triager.ask(alert)
         await asked.client.close()
     assert time.process_time() - started < 2  # about 5 ms each; asyncio's debug mode is on
+
+
+async def test_background_and_language_reach_the_model_and_support_techniques() -> None:
+    related = RelatedAlert("r", 1_699_999_000_000, "x", "Web shell", Level.HIGH, ("T1505.003",), "id; whoami")
+    said = explanation("Se leyeron los hashes.", ["T1505.003", "T1003.008", "T1486"])
+    async with Scripted(said) as server:
+        asked = Asked(server.url, unexamined=True, language="es")
+        verdict = await asked.triager.ask(make_alert(), Background(related=(related,)))
+        await asked.client.close()
+    assert verdict.techniques == ("T1505.003", "T1003.008")
+    assert "id; whoami" in server.questions[0]["messages"][-3]["content"]
+    assert server.questions[0]["messages"][-1]["content"].startswith("Explica")
+
+
+@pytest.mark.parametrize(("language", "sentence"), [("en", "CPU at 97 %"), ("es", "CPU al 97 %")])
+async def test_a_metric_is_told_in_words_where_no_model_answers(language: str, sentence: str) -> None:
+    asked = Asked(f"http://127.0.0.1:{free_port()}", language=language)
+    verdict = await asked.ask(make_alert(category="host_metrics", fields={"metric": "cpu.percent", "value": 97.0}))
+    assert (verdict.label, verdict.summary) == (Label.UNTRIAGED, sentence)

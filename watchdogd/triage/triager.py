@@ -11,7 +11,7 @@ import msgspec
 from watchdogd.background import NO_BACKGROUND, Background, Scored
 from watchdogd.entities import Label, Verdict
 from watchdogd.errors import TriageError
-from watchdogd.triage import answer, prompt
+from watchdogd.triage import anomaly, answer, prompt
 from watchdogd.triage.breaker import Breaker
 from watchdogd.triage.fusion import fuse, probability, weigh_shares
 from watchdogd.triage.guard import INJECTION, find_instruction
@@ -102,7 +102,7 @@ class Triager:
         digest = await self._find_digest()
         if digest is None:
             return ()
-        return (self._settings.model, digest, prompt.TEMPLATE_VERSION, repr(self._options))
+        return (self._settings.model, digest, prompt.TEMPLATE_VERSION, repr(self._options), self._settings.language)
 
     async def warm_up(self) -> None:
         """Have the model loaded before the first question. Never raises: a failure shows again when it matters."""
@@ -121,7 +121,7 @@ class Triager:
         without that text is not listened to.
         """
         started_s = self._clock.monotonic_s()
-        draft = self._begin()
+        draft = msgspec.structs.replace(self._begin(), summary=anomaly.describe(alert, self._settings.language))
         if not self._settings.enabled or alert.rule.triage == "never":
             return self._finish(msgspec.structs.replace(draft, error="triage is off"), started_s)
         scored = self._scorer.score(alert, background)
@@ -136,13 +136,14 @@ class Triager:
         if masked is None:
             return self._finish(_discard(draft, f"{INJECTION}: {order}; it cannot be withheld"), started_s)
         try:
-            question = self._build(masked)
-            suspect = None if order is None else self._build(alert)
+            question = self._build(masked, background)
+            suspect = None if order is None else self._build(alert, background)
         except TriageError as error:
             self._counters.add("triage_errors_total")
             return self._finish(_discard(draft, str(error)), started_s)
         draft = msgspec.structs.replace(draft, prompt_sha256=question.sha256)
-        inquiry = _Inquiry(question, suspect, scored, alert.rule.techniques)
+        techniques = (*alert.rule.techniques, *(one for related in background.related for one in related.techniques))
+        inquiry = _Inquiry(question, suspect, scored, techniques)
         return self._finish(await self._ask_bounded(inquiry, draft), started_s)
 
     def _begin(self) -> Verdict:
@@ -161,8 +162,9 @@ class Triager:
     def _finish(self, verdict: Verdict, started_s: float) -> Verdict:
         return msgspec.structs.replace(verdict, elapsed_s=round(self._clock.monotonic_s() - started_s, 3))
 
-    def _build(self, alert: Alert) -> Question:
-        return prompt.build_question(alert, num_ctx=self._settings.num_ctx, num_predict=self._settings.num_predict)
+    def _build(self, alert: Alert, background: Background) -> Question:
+        settings = self._settings
+        return prompt.build_question(alert, background, num_ctx=settings.num_ctx, num_predict=settings.num_predict)
 
     async def _ask_bounded(self, inquiry: _Inquiry, draft: Verdict) -> Verdict:
         """Breaker, slot and the time limit around the questions."""
@@ -237,7 +239,7 @@ class Triager:
     async def _explain(self, inquiry: _Inquiry, verdict: Verdict) -> Verdict:
         """The question for an explanation; it never shows the model what reads like orders. Raises TriageError."""
         self._counters.add("triage_requests_total")
-        messages = prompt.explain_label(inquiry.question, verdict.label)
+        messages = prompt.explain_label(inquiry.question, verdict.label, self._settings.language)
         reply = await self._client.chat(messages, prompt.EXPLANATION_SCHEMA, self._options)
         self._breaker.succeed()
         verdict = _count_tokens(verdict, reply)
