@@ -21,6 +21,13 @@ import pytest
 from tests.daemon import NO_PID, RULE, RULE_ID, Daemon, make_exec_lines, wait_until
 from tests.host.receiver import Fault, Received, Receiver
 from tests.ollama.scripted import Scripted, chat, explanation, label, reply
+from tests.store.test_standings import make_standing
+from watchdogd.background import Fusion
+from watchdogd.ports import SystemClock
+from watchdogd.store.database import Store
+from watchdogd.store.standings import save_standing
+from watchdogd.telemetry import Counters
+from watchdogd.triage.prompt import TEMPLATE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,8 +234,8 @@ def fill_disk(filler: Path) -> None:
 
 
 async def test_triage_pending_at_a_crash_resumes_and_the_verdict_follows(tmp_path: Path, receiver: Receiver) -> None:
-    answers = (label("malicious"), explanation("A program was started."))
-    async with Scripted(reply({})._replace(delay_s=60.0), *answers, load=chat("")) as model:
+    answer = explanation("A program was started.")
+    async with Scripted(reply({})._replace(delay_s=60.0), answer, load=chat("")) as model:
         extra = f"triage:\n  ollama_url: {model.url}\n  timeout_s: 600\n  deadline_s:\n    high: 1\n"
         with Daemon(tmp_path, webhook_url=receiver.url, extra=extra) as daemon:
             daemon.log.touch()
@@ -243,8 +250,8 @@ async def test_triage_pending_at_a_crash_resumes_and_the_verdict_follows(tmp_pat
             requests = await asyncio.to_thread(receiver.wait_for, lambda received: bool(find_verdicts(received)), 30)
             (verdict,) = find_verdicts(requests)
             assert verdict.document["watchdogd"]["alert_id"] == alert["watchdogd"]["alert_id"]
-            assert verdict.document["watchdogd"]["verdict"]["label"] == "malicious"
-            assert verdict.document["watchdogd"]["verdict"]["by"] == "model"
+            assert verdict.document["watchdogd"]["verdict"]["label"] == "suspicious"
+            assert verdict.document["watchdogd"]["verdict"]["by"] == "scorer"  # nobody examined the model
             assert await asyncio.to_thread(daemon.stop) == 0
 
 
@@ -252,21 +259,29 @@ def find_verdicts(received: list[Received]) -> list[Received]:
     return [request for request in received if request.headers["x-watchdogd-kind"] == "verdict"]
 
 
-async def test_a_benign_verdict_keeps_no_high_alert_from_anybody(tmp_path: Path, receiver: Receiver) -> None:
-    async with Scripted(label("benign"), explanation("A program was started."), load=chat("")) as model:
+async def test_a_believed_model_that_says_benign_keeps_no_high_alert_from_anybody(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    tags = reply({"models": [{"name": "phi3:mini", "digest": "d1"}]})
+    async with Scripted(label("benign"), explanation("A program was started."), load=chat(""), tags=tags) as model:
         extra = f"triage:\n  ollama_url: {model.url}\n  benign_to_journald: true\n"
         with Daemon(tmp_path, webhook_url=receiver.url, extra=extra) as daemon:
             daemon.log.touch()
+            daemon.database.parent.mkdir(exist_ok=True)
+            store = await Store.open(daemon.database, Counters(), SystemClock())
+            await save_standing(store, make_standing("d1", TEMPLATE_VERSION, fusion=Fusion(0.0, 0.0, 1.0)))
+            await store.close()
             await asyncio.to_thread(daemon.start)
             daemon.append(make_exec_lines(1))
             (alert,) = await asyncio.to_thread(wait_alerts, receiver, 1)
-            assert alert["watchdogd"]["verdict"]["label"] == "benign"
+            assert alert["watchdogd"]["verdict"]["by"] == "fusion"
+            assert alert["watchdogd"]["verdict"]["label"] == "suspicious"  # benign only where the scorer says so, too
             assert alert["watchdogd"]["level"] == alert["watchdogd"]["rule_level"] == "high"
             assert await asyncio.to_thread(daemon.stop) == 0
 
 
 async def test_reload_takes_another_model_and_ends_in_time(tmp_path: Path, receiver: Receiver) -> None:
-    async with Scripted(label("malicious"), explanation("A program was started."), load=chat("")) as model:
+    async with Scripted(explanation("A program was started."), load=chat("")) as model:
         with Daemon(tmp_path, webhook_url=receiver.url, extra="triage:\n  ollama_url: http://127.0.0.1:9\n") as daemon:
             daemon.log.touch()
             await asyncio.to_thread(daemon.start)
@@ -274,7 +289,7 @@ async def test_reload_takes_another_model_and_ends_in_time(tmp_path: Path, recei
             await asyncio.to_thread(reload, daemon)
             daemon.append(make_exec_lines(1))
             (alert,) = await asyncio.to_thread(wait_alerts, receiver, 1)
-            assert alert["watchdogd"]["verdict"]["label"] == "malicious"
+            assert alert["watchdogd"]["verdict"]["summary"] == "A program was started."
             assert await asyncio.to_thread(daemon.stop, 20) == 0
 
 
