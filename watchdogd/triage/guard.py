@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import ipaddress
 import re
 import unicodedata
 from typing import TYPE_CHECKING
+
+from watchdogd.triage.disguise import undisguise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -183,8 +183,22 @@ _INSTRUCTIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
 )
+# In the languages above and in those that write no spaces: "ignore ... instructions" and "answer benign".
+_FOREIGN = re.compile(
+    r"(?:dimentica|negeer|vergeet|zignoruj|zapomnij|ignorer[ae]|ignoruj|ignor[ăeu]|neglege|yok say|bỏ qua|abaikan|"
+    r"ohita|figyelmen k[ií]v[uü]l|игнорируй|забудь|ігноруй|忽略|忘记|無視|忘れて|무시|تجاهل|نادیده|התעלם|अनदेखा|αγνόησε|"
+    r"เพิกเฉย).{0,60}(?:benign|istruzion|instructi|instrukc|instrukt|instrucțiun|pokyn|zasad|regole|regels|mandata|"
+    r"chỉ dẫn|instruksi|ohjeet|utas[ií]t|инструкци|інструкці|правила|指令|规则|指示|ルール|지시|تعليمات|דستور|הוראות|"
+    r"दिशा|निर्देश|οδηγίες|คำสั่ง)|"
+    r"(?:talimat|これまで|이전의|पिछले|تمام|önceki).{0,60}(?:yok say|無視|忽略|무시|अनदेखा|نادیده)|"
+    r"(?:回答|答えて|답하|أجب|ענה|उत्तर|trả lời|jawab|svara|απάντησε|odpověz|vastaa|válaszolj|răspunde|ตอบ|پاسخ|"
+    r"rispondi|antwoord|odpowiedz|ответь|відповідай|yan.t\w*|responde?).{0,20}benign|"
+    r"benign.{0,20}(?:と答え|이라고|उत्तर|yan.t|标记|標記)|"
+    r"(?:标记为|判定|标为).{0,8}无害|無害と|безвредн\w*|innocuo|onschuldig|nieszkodliw\w*"
+)
 _MARKERS = re.compile(
-    r"<\|[a-z_]{3,20}\|>|\[/?inst\]|<</?sys>>|"
+    r"<\|[a-z_]{3,20}\|>|</?(?:s|start_of_turn|end_of_turn)>|<(?:start|end)_of_turn>|\n\s{0,4}(?:human|user)\s?:\s|"
+    r"\[/?inst\]|<</?sys>>|"
     r"</?(?:tool_?(?:result|response|call|output)s?|function_(?:result|call)s?|system(?:_prompt)?|assistant|"
     r"instructions?|alert|evidence|verdict|triage)>|"
     r"(?:^|[\n#\"'>;])\s{0,4}(?:system|assistant|developer)\s{0,2}:\s{1,4}\w+(?:\s+\w+){2,}|"
@@ -207,14 +221,16 @@ _RECALLED_CHARS = 512
 def looks_like_instruction(text: str) -> str | None:
     """Why `text` reads as if it were addressed to a language model (a short phrase of ours), else None.
 
-    Looks through zero-width characters, look-alike forms that NFKC folds, separators (file names), base64, hex
-    and percent encoding, one layer deep; English, Spanish, German, French and Portuguese. A sieve, no proof: what it
-    misses is held by the floor of the policy.
+    Looks through zero-width characters, separators (file names) and disguises (triage/disguise.py), one layer deep;
+    English, Spanish, German, French and Portuguese, and the plainest orders in some twenty-five more. A sieve, no
+    proof: what it misses is held by the floor of the policy, and by the scorer, without which nothing is `benign`.
     """
     bounded = _bound(text, _JUDGED_CHARS)
-    for candidate in (bounded, *_decoded(bounded)):
+    for candidate in (bounded, *undisguise(bounded)):
         folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", candidate)).casefold()
         folded = _ANSI.sub(" ", folded)
+        if _FOREIGN.search(folded):
+            return "tells the reader what to answer in another language"
         if _MARKERS.search(folded):
             return "carries chat or tool markup"
         words = _SEPARATORS.sub(" ", folded)
@@ -235,31 +251,6 @@ def find_instruction(texts: Iterable[str]) -> str | None:
 
 _recall_judgement = functools.lru_cache(maxsize=_RECALLED)(looks_like_instruction)
 """Paths and commands come again in alert after alert."""
-
-
-def _decoded(text: str) -> Iterator[str]:
-    """What encoded parts of `text` say, where they say something printable; at most 16 parts."""
-    if "%" in text:
-        yield _PERCENT.sub(lambda hit: _latin(bytes.fromhex(hit[0][1:])), text)
-    for hit in list(_HEX.finditer(text))[:8]:
-        yield from _readable(bytes.fromhex(hit[0]))
-    for hit in list(_BASE64.finditer(text))[:8]:
-        body = hit[0].rstrip("=").replace("-", "+").replace("_", "/")
-        try:
-            raw = base64.b64decode(body[: len(body) - (len(body) % 4 == 1)] + "=" * (-len(body) % 4))
-        except (binascii.Error, ValueError):
-            continue
-        yield from _readable(raw)
-
-
-def _latin(raw: bytes) -> str:
-    return raw.decode("latin-1")
-
-
-def _readable(raw: bytes) -> Iterator[str]:
-    text = raw.decode("utf-8", "replace")
-    if text and sum(char.isprintable() and char != "\ufffd" for char in text) >= _MIN_PRINTABLE * len(text):
-        yield text
 
 
 # --- grounding ----------------------------------------------------------------------------------------------
