@@ -277,22 +277,37 @@ def _widen(parts: tuple[str | int, ...]) -> tuple[str | int, ...]:
 def pattern_matcher(pattern: str) -> TextMatcher:
     r"""Search on RE2. A lone surrogate, which UTF-8 cannot hold, is matched as the text `\udcNN`.
 
-    Raises ValueError with RE2's reason where it refuses the pattern.
+    Raises ValueError with RE2's reason where it refuses the pattern. What RE2 makes of it (7 KB) is kept from the first
+    search on: most patterns of a rule set are never asked for, as the index rules their rules out.
     """
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        compiled = re2.compile(pattern, options)
-    except re2.error as error:
-        raise ValueError(f"RE2 refuses the pattern: {error}") from error
+    _compile_pattern(pattern)
+    compiled: re.Pattern[str] | None = None
 
     def matches(text: str) -> bool:
+        nonlocal compiled
+        if compiled is None:
+            compiled = _compile_pattern(pattern)
         try:
             return compiled.search(text) is not None
         except UnicodeEncodeError:
             return compiled.search(text.encode("utf-8", "backslashreplace").decode()) is not None
 
     return matches
+
+
+def forget_patterns() -> None:
+    """Let go of what RE2's wrapper remembers of the patterns that were compiled last."""
+    re2.purge()
+
+
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled: re.Pattern[str] = re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(f"RE2 refuses the pattern: {error}") from error
+    return compiled
 
 
 def _compile_number(field: str | None, value: syntax.Number) -> Predicate:

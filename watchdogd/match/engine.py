@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from watchdogd.entities import LazyFields, LazyViews, Match
 from watchdogd.match import syntax
-from watchdogd.match.compile import Compiled, compile_body, compile_detection, join_all, join_any
+from watchdogd.match.compile import (
+    Compiled,
+    compile_body,
+    compile_detection,
+    forget_patterns,
+    join_all,
+    join_any,
+)
 from watchdogd.match.correlate import Correlator, Hit
 from watchdogd.match.evidence import collect_fields, find_names
 from watchdogd.match.index import find_clauses
@@ -62,6 +69,7 @@ class Engine:
         of_records = clauses.pop(syntax.RECORDS, None)
         self._records = None if of_records is None else RecordIndex(of_records)
         self._views = {view: ViewIndex(by_number) for view, by_number in clauses.items()}
+        forget_patterns()
 
     def judge(self, event: Event) -> list[Match]:
         """All rules that the event satisfies, in the order of the set, each once. Events of our own are not judged."""
