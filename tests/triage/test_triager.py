@@ -13,7 +13,7 @@ from tests.ollama import scripted
 from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, chat, explanation, label, reply
 from tests.triage.conftest import make_alert, make_believed, make_rule, make_settings
-from watchdogd.background import Background, RelatedAlert, Scored
+from watchdogd.background import Background, Case, RelatedAlert, Scored
 from watchdogd.entities import Alert, Label, Level, Verdict
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
@@ -231,13 +231,15 @@ async def test_no_more_questions_at_once_than_allowed(slots: int) -> None:
 
 
 async def test_waiting_for_a_slot_is_bounded_and_no_fault_of_the_server() -> None:
-    async with Scripted(Answer(b"", after="stall")) as server:
-        asked = Asked(server.url, timeout_s=0.4, breaker_failures=3)
-        verdicts = await asyncio.gather(*(asked.triager.ask(make_alert()) for _ in range(4)))
-        await asked.client.close()
-    assert {verdict.label for verdict in verdicts} == {Label.UNTRIAGED}
-    assert asked.counters.get("triage_crowded_total") >= 1
-    assert asked.counters.get("triage_crowded_total") + asked.counters.get("triage_timeouts_total") == 4
+    async with Scripted(label("malicious"), GOOD) as server:
+        asked = Asked(server.url, timeout_s=0.1, breaker_failures=1)
+        async with asked.triager._slots:  # as if somebody else were asking all the time
+            verdict = await asked.ask()
+        assert server.questions == []
+    assert (verdict.label, asked.triager.breaker_state) == (Label.UNTRIAGED, "closed")
+    assert "no free slot" in (verdict.error or "")
+    assert asked.counters.get("triage_crowded_total") == 1
+    assert asked.counters.get("triage_timeouts_total") == 0
 
 
 async def test_cancelling_is_not_swallowed() -> None:
@@ -318,6 +320,19 @@ async def test_an_obeyed_order_raises_the_alert(level: Level) -> None:
     ruling = Policy(asked.settings).rule_on(alert, verdict)
     assert ruling.alert.level.rank == min(level.rank + 1, Level.CRITICAL.rank)
     assert [extra.rule for extra in ruling.extra] == [INJECTION_RULE]
+
+
+async def test_orders_in_the_background_are_withheld() -> None:
+    related = RelatedAlert("b" * 64, 1, "r", "t", Level.LOW, command=f"sh -c '{ORDER}'")
+    case = Case("c", Label.BENIGN, "t", Level.LOW, (), {"command": f"# {ORDER}", "exe": "/usr/bin/kept"})
+    async with Scripted(label("malicious"), PLAIN) as server:
+        asked = Asked(server.url)
+        verdict = await asked.triager.ask(make_alert(), Background(related=(related,), cases=(case,)))
+        await asked.client.close()
+    assert (verdict.label, verdict.injection) == (Label.MALICIOUS, "")
+    said = json.dumps([question["messages"] for question in server.questions])
+    assert ORDER not in said
+    assert "/usr/bin/kept" in said
 
 
 async def test_benign_never_counts_beside_orders() -> None:

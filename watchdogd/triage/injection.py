@@ -13,6 +13,7 @@ from watchdogd.triage.prompt import host_texts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from watchdogd.background import Background
     from watchdogd.entities import Alert, FieldValue, Process
 
 WITHHELD = "[text withheld]"
@@ -31,6 +32,19 @@ def withhold_orders(alert: Alert) -> Alert | None:
         matched={name: _hide(text) for name, text in alert.matched.items()},
     )
     return hidden if find_instruction(host_texts(hidden)) is None else None
+
+
+def withhold_from(background: Background) -> Background:
+    """The background without such texts: they ordered something about another alert, which told of them."""
+    replace = msgspec.structs.replace
+    return replace(
+        background,
+        related=tuple(replace(related, command=_hide(related.command)) for related in background.related),
+        cases=tuple(
+            replace(case, document={name: _hide(text) for name, text in case.document.items()})
+            for case in background.cases
+        ),
+    )
 
 
 def differ(shares: Mapping[str, float], without: Mapping[str, float]) -> bool:

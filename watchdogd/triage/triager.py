@@ -15,7 +15,7 @@ from watchdogd.triage import anomaly, answer, prompt
 from watchdogd.triage.breaker import Breaker
 from watchdogd.triage.fusion import fuse, probability, weigh_shares
 from watchdogd.triage.guard import INJECTION, find_instruction
-from watchdogd.triage.injection import differ, withhold_orders
+from watchdogd.triage.injection import differ, withhold_from, withhold_orders
 from watchdogd.triage.ollama import ChatOptions, TriageTimeoutError
 from watchdogd.triage.policy import OBEYED
 
@@ -135,6 +135,7 @@ class Triager:
             masked = withhold_orders(alert)
         if masked is None:
             return self._finish(_discard(draft, f"{INJECTION}: {order}; it cannot be withheld"), started_s)
+        background = withhold_from(background)
         try:
             question = self._build(masked, background)
             suspect = None if order is None else self._build(alert, background)
