@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.triage.conftest import make_alert
+from watchdogd.cli.check import list_policy
 from watchdogd.cli.main import main
+from watchdogd.config import Config, TriageSettings
+from watchdogd.entities import Label, Level, Verdict
+from watchdogd.triage.policy import Policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,12 +73,33 @@ def test_what_is_fine_says_what_would_be_in_force(folder: Path, capsys: pytest.C
     assert f"rules from {folder}/mine" in lines
     assert "rules 1 active, 0 inactive" in lines
     assert "triage tiny at http://127.0.0.1:11434, 60 s a question" in lines
-    assert any(line.startswith("deadlines critical 0 s, high 5 s, medium 60 s") for line in lines)
-    assert "benign keeps medium and below in the journal" in lines
+    assert "policy level waits for malicious benign" in lines
+    for row in ("critical nothing", "high 5 s", "medium 60 s"):
+        benign = "journal only" if row.startswith("medium") else "no change"
+        assert f"{row} no change {benign}" in lines
     assert "webhook ops: https://example.org/..., from medium up, signed" in lines
     assert lines[-1] == "0 errors, 0 warnings"
     assert SECRET not in out
     assert TOKEN not in out
+
+
+@pytest.mark.parametrize("raised", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+def test_the_policy_says_what_the_policy_does(*, raised: bool, local: bool) -> None:
+    triage = TriageSettings(raise_on_malicious=raised, benign_to_journald=local)
+    policy = Policy(triage)
+    rows = {row["level"]: row for row in list_policy(Config(triage=triage))}
+    for level in Level:
+        malicious = policy.rule_on(make_alert(level=level), Verdict(Label.MALICIOUS, "fusion"))
+        after = malicious.alert.level
+        assert rows[level]["malicious"] == ("no change" if after is level else f"to {after}")
+        benign = policy.rule_on(make_alert(level=level), Verdict(Label.BENIGN, "scorer"))
+        assert rows[level]["benign"] == ("journal only" if benign.journald_only else "no change")
+        assert rows[level]["waits_s"] * 1000 == policy.deadline_ms(level)
+
+
+def test_without_triage_there_is_no_policy() -> None:
+    assert list_policy(Config(triage=TriageSettings(enabled=False))) == []
 
 
 @pytest.mark.usefixtures("folder")

@@ -179,6 +179,7 @@ def document(report: Report) -> dict[str, Any]:
             "active": None if report.rules is None else [rule.id for rule in report.rules],
             "inactive": [{"id": rule.id, "path": rule.path, "reason": reason} for rule, reason in report.inactive],
         },
+        "policy": list_policy(report.config) if report.is_config_usable else None,
         "settings": describe(report.config) if report.is_config_usable else None,
     }
 
@@ -254,13 +255,33 @@ def _list_triage(config: Config) -> Iterator[tuple[str, str]]:
         yield "triage", "off: alerts go out untriaged"
         return
     yield "triage", f"{triage.model} at {describe(triage)['ollama_url']}, {triage.timeout_s:g} s a question"
-    deadlines = ", ".join(f"{level} {triage.deadline_s[level]:g} s" for level in reversed(Level))
-    yield "  deadlines", f"{deadlines}; past it the alert goes out, and the verdict follows"
+    yield "  explanations", {"en": "in English", "es": "in Spanish"}[triage.language]
     yield "  floors", "no verdict lowers a rule's level; critical and high go to every sink whatever it says"
-    if triage.raise_on_malicious:
-        yield "  malicious", "raises an alert by one level"
-    if triage.benign_to_journald:
-        yield "  benign", "keeps medium and below in the journal"
+    yield "  policy", f"{'level':<15}{'waits for':<12}{'malicious':<16}benign"
+    for row in list_policy(config):
+        waits = f"{row['waits_s']:g} s" if row["waits_s"] else "nothing"
+        yield "", f"{row['level']:<15}{waits:<12}{row['malicious']:<16}{row['benign']}"
+    yield "", "suspicious and untriaged change nothing; past the time the alert goes out, and the verdict follows"
+
+
+def list_policy(config: Config) -> list[dict[str, Any]]:
+    """What each label may do to an alert of each level, the highest first; empty where triage is off."""
+    triage = config.triage
+    if not triage.enabled:
+        return []
+    rows = []
+    for level in reversed(Level):
+        raised = triage.raise_on_malicious and level is not Level.CRITICAL
+        local = triage.benign_to_journald and level.rank <= Level.MEDIUM.rank
+        rows.append(
+            {
+                "level": level.value,
+                "waits_s": triage.deadline_s[level],
+                "malicious": f"to {list(Level)[level.rank + 1]}" if raised else "no change",
+                "benign": "journal only" if local else "no change",
+            }
+        )
+    return rows
 
 
 def _describe_webhook(webhook: WebhookSettings) -> str:

@@ -194,7 +194,20 @@ ALERTS = st.builds(
     reasons=st.lists(TEXTS, max_size=2).map(tuple),
     lines=st.lists(TEXTS, max_size=2).map(tuple),
     verdict=st.none()
-    | st.builds(Verdict, label=st.sampled_from(Label), by=st.just("model"), summary=TEXTS, error=st.none() | TEXTS),
+    | st.builds(
+        Verdict,
+        label=st.sampled_from(Label),
+        by=st.sampled_from(["fusion", "scorer", "none"]),
+        summary=TEXTS,
+        error=st.none() | TEXTS,
+        prompt_version=st.none() | st.just("triage-2"),
+        answer_tokens=st.none() | st.integers(0, 9999),
+        options=st.just({}) | st.just({"num_ctx": 4096, "temperature": 0.0, "keep_alive": "30m"}),
+        scorer=st.none() | st.floats(0, 1),
+        model_share=st.none() | st.floats(0, 1),
+        believed=st.booleans(),
+        injection=st.sampled_from(["", "suspected", "withstood", "obeyed"]),
+    ),
 )
 
 
