@@ -336,8 +336,9 @@ async def test_refused_commit_is_tried_again_and_nothing_is_lost(tmp_path: Path,
 
 
 async def test_stop_while_the_database_refuses_leaves_everything_to_be_read_again(
-    tmp_path: Path, rules: dict[str, RuleSet]
+    tmp_path: Path, rules: dict[str, RuleSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "COMMIT_EVERY_S", 60)  # only the alert is committed, however slow the machine
     async with open_bench(tmp_path, rules["high"]) as bench:
         await bench.store.commit(Batch(checkpoint=START))
         bench.store.refusals = 1_000_000

@@ -349,7 +349,7 @@ def test_reload_swaps_rules_and_keeps_the_old_ones_when_the_new_are_broken(daemo
     assert alert["watchdogd"]["events"][0]["serial"] == 2
     rule.write_text("title: [broken\n")
     reload(daemon)
-    assert f"{rule}:" in daemon.said
+    wait_until(lambda: f"{rule}:" in daemon.said, daemon)  # the folder's watcher may have reloaded just before
     daemon.append(make_exec_lines(3, exe="/opt/evil/other"))
     assert wait_alerts(receiver, 2)[1]["watchdogd"]["events"][0]["serial"] == 3
     assert daemon.stop() == 0

@@ -106,7 +106,6 @@ class Service:
             followers = [start(follow, name=f"follow {number}") for number, follow in enumerate(follows)]
             judge = start(pipeline.run_judge(), name="judge")
             workers = [start(loop, name=name) for name, loop in desk.loops()]
-            workers.append(start(desk.warm_up(), name="warm up"))
             workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
 
