@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from watchdogd.match.library import RuleSet
     from watchdogd.telemetry import Counters
     from watchdogd.triage.ollama import OllamaClient
-    from watchdogd.triage.policy import Policy
+    from watchdogd.triage.policy import Policy, Ruling
     from watchdogd.triage.triager import Triager
 
 HELP = "judge recorded audit logs and print the alerts"
@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="off",
         help="ask the model: never, if it answers, or fail without it (default: off)",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="MODEL,MODEL",
+        help="with --triage on: print only the alerts on which these models differ, and what each says",
+    )
     parser.add_argument("--summary", action="store_true", help="say on stderr what was read, and what was lost")
 
 
@@ -56,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from watchdogd.memory import freeze_memory  # noqa: PLC0415
     from watchdogd.telemetry import Counters  # noqa: PLC0415
 
+    models = choose_models(args.compare, args.triage)
     config = load_config(args.config, environ=os.environ, overrides={})
     rules = load_sources(choose_sources(config, args.rules, Path.cwd()))
     counters = Counters()
@@ -70,7 +76,11 @@ def run(args: argparse.Namespace) -> int:
                 progress.hide()
                 show(alert)
 
-            if args.triage == "off":
+            if models:
+                from watchdogd.cli.replay_compare import compare  # noqa: PLC0415
+
+                asyncio.run(compare(alerts, config, models, as_json=args.format == "json"))
+            elif args.triage == "off":
                 for alert in alerts:
                     print_alert(alert)
             else:
@@ -80,6 +90,17 @@ def run(args: argparse.Namespace) -> int:
     if args.summary:
         print_summary(counters)
     return 0
+
+
+def choose_models(compare: str | None, triage: str) -> tuple[str, ...]:
+    """The models to compare; empty where none are to be. Raises TriageError."""
+    if compare is None:
+        return ()
+    if triage != "on":
+        raise TriageError("--compare asks models: it needs --triage on")
+    from watchdogd.cli.replay_compare import read_models  # noqa: PLC0415
+
+    return read_models(compare)
 
 
 def build_judge(rules: RuleSet, counters: Counters) -> Judge:
@@ -179,15 +200,32 @@ async def triage_and_print(
         if triager is None and must:
             raise TriageError(f"{note}; --triage on needs it (--triage auto goes on without)")
         say(f"{note}." if triager else f"{note}: alerts are untriaged, judged by evidence alone.")
+        told: set[str] = set()
         for alert in alerts:
-            print_alert(alert if triager is None else await ask_about(alert, triager, policy))
+            if triager is None:
+                print_alert(alert)
+                continue
+            ruling = await _rule_about(alert, triager, policy)
+            print_alert(ruling.alert)
+            for extra in ruling.extra:
+                if extra.id not in told:
+                    told.add(extra.id)
+                    print_alert(mark_untriaged(extra))
+
+
+async def _rule_about(alert: Alert, triager: Triager, policy: Policy) -> Ruling:
+    """The alert's verdict, with the cases that ship as examples: replay knows no others."""
+    from watchdogd.background import Background  # noqa: PLC0415
+    from watchdogd.triage.cases import choose_cases  # noqa: PLC0415
+
+    return policy.rule_on(alert, await triager.ask(alert, Background(cases=choose_cases(alert, ()))))
 
 
 async def ask_about(alert: Alert, triager: Triager, policy: Policy, within_s: float | None = None) -> Alert:
     """The alert with its verdict; `untriaged` where the model needs longer than `within_s`."""
     try:
         async with asyncio.timeout(within_s):
-            return policy.rule_on(alert, await triager.ask(alert)).alert
+            return (await _rule_about(alert, triager, policy)).alert
     except TimeoutError:
         return mark_untriaged(alert, "the time for triage is used up")
 
