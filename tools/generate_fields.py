@@ -48,7 +48,7 @@ DECLARED = {
     "syscall": ("Syscall", "ExitCode", "Outcome", "TargetFilename", "SocketPath"),
     "host_metrics": (
         "metric", "value", "unit", "baseline", "zscore", "mount", "Image", "CommandLine", "User", "ProcessId",
-        "ProcessName", "ProcessCpuPercent", "ProcessMemoryBytes",
+        "ProcessName", "ParentImage", "ProcessCpuPercent", "ProcessMemoryBytes",
     ),
 }  # fmt: skip
 """Of views what no log may happen to hold."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -315,5 +316,8 @@ def test_what_psutil_reads_agrees_with_the_system() -> None:
     before, after = reader.read_cpu_times(), reader.read_cpu_times()
     assert 0 <= before.busy_s <= before.total_s <= after.total_s
     assert any(sample.pid == os.getpid() for sample in reader.walk_processes())
-    assert reader.describe_process(os.getpid())["ProcessId"] == os.getpid()
+    own = reader.describe_process(os.getpid())
+    assert own["ProcessId"] == os.getpid()
+    assert own["ParentImage"] == str(Path(f"/proc/{os.getppid()}/exe").readlink())
+    assert "ParentImage" not in reader.describe_process(1)
     assert reader.describe_process(2**22 + 1) == {}

@@ -160,7 +160,8 @@ class PsutilReader:
     def describe_process(self, pid: int) -> dict[str, str | int]:
         """`Image` is absent for kernel threads and where /proc/PID/exe may not be read; never guessed."""
         try:
-            info = psutil.Process(pid).as_dict(["exe", "name", "cmdline", "username"])
+            process = psutil.Process(pid)
+            info = process.as_dict(["exe", "name", "cmdline", "username"])
         except psutil.Error:
             return {}
         fields: dict[str, str | int] = {"ProcessId": pid}
@@ -169,8 +170,17 @@ class PsutilReader:
             "ProcessName": info["name"],
             "CommandLine": " ".join(info["cmdline"] or ()),
             "User": info["username"],
+            "ParentImage": _find_parent_exe(process),
         }
         return fields | {name: escape_bytes(text) for name, text in texts.items() if text}
+
+
+def _find_parent_exe(process: psutil.Process) -> str | None:
+    try:
+        parent = process.parent()
+        return parent.exe() or None if parent is not None else None
+    except psutil.Error:
+        return None
 
 
 def escape_bytes(text: str) -> str:
