@@ -229,14 +229,14 @@ def looks_like_instruction(text: str) -> str | None:
     for candidate in (bounded, *undisguise(bounded)):
         folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", candidate)).casefold()
         folded = _ANSI.sub(" ", folded)
-        if _FOREIGN.search(folded):
-            return "tells the reader what to answer in another language"
         if _MARKERS.search(folded):
             return "carries chat or tool markup"
         words = _SEPARATORS.sub(" ", folded)
         for reason, pattern in _INSTRUCTIONS:
             if pattern.search(words):
                 return reason
+        if _FOREIGN.search(folded):
+            return "tells the reader what to answer, in another language"
     return None
 
 
