@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import platform
+import subprocess
+import sys
 import weakref
 from typing import TYPE_CHECKING
 
@@ -39,3 +42,22 @@ def test_what_was_loaded_is_passed_over_until_something_else_is() -> None:
     assert known() is not None
     freeze_memory()
     assert known() is None
+
+
+def test_all_threads_share_one_heap() -> None:
+    """In a process of its own, as it holds for good: what a second thread takes does not open a second heap."""
+    code = (
+        "import ctypes, threading; from watchdogd.memory import share_memory; share_memory()\n"
+        "held = []\n"
+        "thread = threading.Thread(target=lambda: held.extend(bytes(4000) for _ in range(500)))\n"
+        "thread.start(); thread.join()\n"
+        "print(sum('---p' in line and 0x3000000 < int(line.split('-')[1].split()[0], 16) - int(line.split('-')[0], 16)"
+        " <= 0x4000000 for line in open('/proc/self/maps')))"
+    )
+    heaps = [
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=60).stdout
+        for text in (code, code.replace("; share_memory()", ""))
+    ]
+    assert heaps[0].strip() == "0"
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        assert heaps[1].strip() != "0"

@@ -106,7 +106,7 @@ def has_verdict(entry: dict[str, Any]) -> bool:
 
 def model_said(document: dict[str, Any]) -> bool:
     verdict = document["watchdogd"]["verdict"]
-    return verdict is not None and verdict["by"] == "model"
+    return verdict is not None and verdict["by"] != "none"
 
 
 def test_it_never_alerts_about_itself_when_it_is_the_one_audited(

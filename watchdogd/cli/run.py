@@ -37,8 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; 0 after SIGTERM or SIGINT, 1 where it failed while running."""
     from watchdogd.loading import StartOptions  # noqa: PLC0415 -- `watchdogd --help` must not load the daemon
+    from watchdogd.memory import share_memory  # noqa: PLC0415
     from watchdogd.service import Service  # noqa: PLC0415
 
+    share_memory()
     set_up_logs(args.log_level or "info")
     overrides: dict[str, object] = {}
     if args.log_level:
