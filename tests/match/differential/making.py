@@ -66,7 +66,8 @@ def text_tests(draw: st.DrawFn) -> tuple[str, Any]:
     kind = draw(st.sampled_from(("", "", "", "|windash", "|expand")))
     values = draw(_several(texts if kind != "|expand" else st.sampled_from(("%people%", "x%one%", "%one%%people%"))))
     case = draw(st.sampled_from(("", "", "|cased"))) if kind != "|expand" else ""  # pySigma forgets the case there
-    every = "|all" if isinstance(values, list) and len(values) > 1 and draw(st.booleans()) else ""
+    several = isinstance(values, list) and len(values) > 1 and kind != "|expand"  # test_differences: all with expand
+    every = "|all" if several and draw(st.booleans()) else ""
     negated = draw(st.sampled_from(("", "", "", "|neq"))) if not every else ""
     kinds = f"{kind}{place}" if kind == "|expand" else f"{place}{kind}"
     return f"{draw(text_fields)}{kinds}{every}{case}{negated}", values

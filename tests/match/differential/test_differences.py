@@ -28,6 +28,7 @@ DIFFERENT: list[tuple[Any, dict[str, Scalar], bool]] = [
     ({"Time|week": 52}, {"Time": "2023-01-01T00:00:00"}, True),
     ({"Text|re": "a$"}, {"Text": "a\n"}, False),
     ({"Text|expand|cased": "%people%"}, {"Text": "AB"}, False),
+    ({"Text|expand|all": ["%people%", "%people%"]}, {"Text": "b-a"}, True),
 ]
 """A selection, an event, and whether it matches here: in SQL it is the other way round."""
 
