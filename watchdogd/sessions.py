@@ -1,8 +1,11 @@
-"""What each session was alerted about lately, kept in memory: the daemon's judge and replay know it alike."""
+"""Whose doing an alert is, and what the same session was alerted about lately.
+
+Kept in memory, so that the daemon's judge and replay know it alike; the store asks for more by the same name.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from watchdogd.background import RelatedAlert
@@ -11,44 +14,57 @@ if TYPE_CHECKING:
     from watchdogd.entities import Alert
 
 WITHIN_MS = 6 * 3_600_000
-KEPT_ALERTS = 32
-KEPT_SESSIONS = 1_024
-_NO_SESSION = frozenset({None, "", "unset", "4294967295"})
+KEPT_RULES = 32
+KEPT_SESSIONS = 256
+_KTHREADD_PID = 2
 
 
 class SessionAlerts:
-    """The newest alerts of each session, bounded in age, in number a session and in sessions."""
+    """The newest alert of each rule in each session, bounded in age, in rules a session and in sessions.
+
+    An alert that comes again and again pushes no other rule's out; all together take 2 MB at most.
+    """
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[tuple[str, ...], deque[RelatedAlert]] = OrderedDict()
+        self._sessions: OrderedDict[str, OrderedDict[str, RelatedAlert]] = OrderedDict()
 
     def find(self, alert: Alert) -> tuple[RelatedAlert, ...]:
         """Earlier alerts of the same session, newest last, not the alert itself."""
-        known = self._sessions.get(name_session(alert), ())
+        known = self._sessions.get(name_origin(alert) or "")
+        if known is None:
+            return ()
         return tuple(
-            other for other in known if other.id != alert.id and abs(alert.time_ms - other.time_ms) <= WITHIN_MS
+            other
+            for other in known.values()
+            if other.id != alert.id and abs(alert.time_ms - other.time_ms) <= WITHIN_MS
         )
 
     def remember(self, alert: Alert) -> None:
         """Count this alert to its session from now on."""
-        name = name_session(alert)
-        known = self._sessions.setdefault(name, deque(maxlen=KEPT_ALERTS))
+        name = name_origin(alert)
+        if name is None:
+            return
+        known: OrderedDict[str, RelatedAlert] = self._sessions.setdefault(name, OrderedDict())
         self._sessions.move_to_end(name)
-        known.append(
-            RelatedAlert(alert.id, alert.time_ms, alert.rule.id, alert.rule.title, alert.level, alert.rule.techniques)
+        known.pop(alert.rule.id, None)
+        known[alert.rule.id] = RelatedAlert(
+            alert.id, alert.time_ms, alert.rule.id, alert.rule.title, alert.level, alert.rule.techniques
         )
-        while len(self._sessions) > KEPT_SESSIONS:
+        if len(known) > KEPT_RULES:
+            known.popitem(last=False)
+        if len(self._sessions) > KEPT_SESSIONS:
             self._sessions.popitem(last=False)
 
 
-def name_session(alert: Alert) -> tuple[str, ...]:
-    """What alerts of one session have in common: login session, else the oldest known ancestor, else the source."""
+def name_origin(alert: Alert) -> str | None:
+    """Whose doing an alert is: the login session, else the process tree below init; None where nobody is known."""
     process = alert.process
     if process is None:
-        return (alert.host, alert.source, alert.category)
-    if process.session not in _NO_SESSION:
-        return (alert.host, str(process.auid), str(process.session))
-    first = alert.lineage[-1] if alert.lineage else process
-    if len(alert.lineage) > 1 and first.pid == 1:
-        first = alert.lineage[-2]
-    return (alert.host, str(first.key.pid), str(first.key.start_ms))
+        return None
+    if process.session is not None and process.auid is not None:
+        return f"{alert.host}|{process.key.boot}|session {process.session} of {process.auid}"
+    tree = [one for one in (process, *alert.lineage) if one.pid > _KTHREADD_PID]
+    if not tree:
+        return None
+    key = tree[-1].key
+    return f"{alert.host}|{key.boot}|process {key.pid} of {key.start_ms}"

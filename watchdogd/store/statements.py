@@ -8,6 +8,7 @@ import msgspec
 
 from watchdogd.entities import Seen
 from watchdogd.errors import StoreError
+from watchdogd.sessions import name_origin
 from watchdogd.store.documents import encode_alert, escape_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ INSTANCES = 100
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Days = tuple[tuple[_Count, _Count], ...]
 
-_KTHREADD_PID = 2
 _INT64_MAX = (1 << 63) - 1
 _UNTRIED = (
     "alert_id = ? AND kind = 'alert' AND state = 'pending' AND attempts = 0 "
@@ -80,7 +80,7 @@ def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> 
             state,
             encode_alert(alert),
             escape_text(item.question),
-            name_origin(alert),
+            escape_origin(alert),
         ),
     )
     if cursor.rowcount != 1:
@@ -92,18 +92,10 @@ def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> 
     return True
 
 
-def name_origin(alert: Alert) -> str | None:
-    """Whose doing an alert is: the login session, else the process tree below init; None where nobody is known."""
-    process = alert.process
-    if process is None:
-        return None
-    if process.session is not None and process.auid is not None:
-        return escape_text(f"{alert.host}|{process.key.boot}|session {process.session} of {process.auid}")
-    tree = [one for one in (process, *alert.lineage) if one.pid > _KTHREADD_PID]
-    if not tree:
-        return None
-    key = tree[-1].key
-    return escape_text(f"{alert.host}|{key.boot}|process {key.pid} of {key.start_ms}")
+def escape_origin(alert: Alert) -> str | None:
+    """The session that an alert belongs to, as the database can hold it."""
+    origin = name_origin(alert)
+    return None if origin is None else escape_text(origin)
 
 
 def write_verdict(connection: sqlite3.Connection, alert: Alert) -> None:

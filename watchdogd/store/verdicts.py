@@ -13,7 +13,7 @@ from watchdogd.store.documents import decode_alert, escape_text
 from watchdogd.store.statements import (
     add_verdict_deliveries,
     call_off,
-    name_origin,
+    escape_origin,
     release_now,
     write_alert,
     write_verdict,
@@ -69,7 +69,7 @@ class Verdicts:
 
     async def related(self, alert: Alert, within_ms: int, limit: int) -> tuple[RelatedAlert, ...]:
         """The latest earlier alerts of the same login session, or of the same process tree, newest last."""
-        origin = name_origin(alert)
+        origin = escape_origin(alert)
         if origin is None:
             return ()
         query = (
