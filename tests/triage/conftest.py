@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from watchdogd.entities import FieldValue
 
 
+class ManualClock:
+    """Moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def now_ms(self) -> int:
+        return round(self.now_s * 1000)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
 def make_process(exe: str, *argv: str, pid: int = 4711, uid: int = 0, **changes: object) -> Process:
     process = Process(
         key=ProcessKey("", pid, 1_000),

@@ -5,20 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.triage.conftest import ManualClock
 from watchdogd.triage.breaker import Breaker
-
-
-class ManualClock:
-    """Moves only when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def now_ms(self) -> int:
-        return round(self.now_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
 
 
 def test_breaker_says_how_it_stands() -> None:

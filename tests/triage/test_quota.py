@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.triage.test_breaker import ManualClock
+from tests.triage.conftest import ManualClock
 from watchdogd.triage import quota
 from watchdogd.triage.quota import Budget, Sessions
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from tests.triage.conftest import make_alert
-from tests.triage.test_breaker import ManualClock
+from tests.triage.conftest import ManualClock, make_alert
 from watchdogd.background import NO_BACKGROUND, Background, Case, Package, RelatedAlert
 from watchdogd.entities import Label, Level, Rarity, Verdict
 from watchdogd.triage.recall import VerdictCache, name_question, name_verdict

@@ -12,7 +12,7 @@ import pytest
 from tests.ollama import scripted
 from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, chat, explanation, label, reply
-from tests.triage.conftest import make_alert, make_believed, make_rule, make_settings
+from tests.triage.conftest import ManualClock, make_alert, make_believed, make_rule, make_settings
 from watchdogd.background import Background, Case, RelatedAlert, Scored
 from watchdogd.entities import Alert, Label, Level, Verdict
 from watchdogd.ports import SystemClock
@@ -43,19 +43,6 @@ class Scripted(scripted.Scripted):
 
     def __init__(self, *answers: Answer) -> None:
         super().__init__(*answers, tags=TAGS)
-
-
-class ManualClock:
-    """Moves only when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def now_ms(self) -> int:
-        return round(self.now_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
 
 
 class FixedScorer:

@@ -74,14 +74,7 @@ async def put_question(settings: TriageSettings, question: str) -> AsyncGenerato
     from watchdogd.triage.ollama import ChatOptions, OllamaClient  # noqa: PLC0415 - start-up of other commands
 
     client = OllamaClient(settings.ollama_url, timeout_s=PAUSE_S)
-    options = ChatOptions(
-        model=settings.model,
-        num_ctx=settings.num_ctx,
-        num_predict=min(ANSWER_TOKENS, settings.num_ctx // 2),
-        temperature=settings.temperature,
-        seed=settings.seed,
-        keep_alive=settings.keep_alive,
-    )
+    options = ChatOptions.choose(settings, min(ANSWER_TOKENS, settings.num_ctx // 2))
     messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}]
     try:
         async with aclosing(client.converse(messages, options)) as pieces:

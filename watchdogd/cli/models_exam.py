@@ -6,19 +6,20 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from watchdogd.background import Standing
 from watchdogd.cli.options import add_config_option
+from watchdogd.cli.progress import Bar
 from watchdogd.errors import StoreError, WatchdogdError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import ProgressColumn, TaskID
 
     from watchdogd.config import Config
     from watchdogd.entities import Alert
@@ -159,42 +160,23 @@ def list_lines(report: ExamReport) -> Iterator[str]:
         yield "Its label carries no weight: the scorer's is used. It keeps writing explanations."
 
 
-class ExamProgress:
+class ExamProgress(Bar):
     """How many questions are done, on stderr where that is a terminal; elsewhere nothing."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = _make_bar() if sys.stderr.isatty() else None
+        super().__init__(_list_columns, transient=True)
         self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def show(self, done: int, total: int) -> None:
         """Move the bar."""
-        if self._bar is None:
+        if self.bar is None:
             return
         if self._task is None:
-            self._task = self._bar.add_task("questions", total=total)
-        self._bar.update(self._task, completed=done)
+            self._task = self.bar.add_task("questions", total=total)
+        self.bar.update(self._task, completed=done)
 
 
-def _make_bar() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - only where a person looks
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+def _list_columns() -> Sequence[ProgressColumn]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    return (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

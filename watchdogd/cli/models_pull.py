@@ -6,14 +6,16 @@ import asyncio
 import os
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from watchdogd.cli.options import add_config_option
+from watchdogd.cli.progress import Bar
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import ProgressColumn, TaskID
 
     from watchdogd.triage.ollama import OllamaClient, PullStep
 
@@ -54,45 +56,27 @@ async def pull(client: OllamaClient, model: str) -> str | None:
         await client.close()
 
 
-class PullProgress:
+class PullProgress(Bar):
     """A bar for each part of the model on stderr, where that is a terminal; elsewhere nothing."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = _make_bar() if sys.stderr.isatty() else None
+        super().__init__(_list_columns, transient=False)
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def show(self, step: PullStep) -> None:
         """Move the bar of the part that the step is about; a step without one is shown as a line."""
-        if self._bar is None:
+        if self.bar is None:
             return
         if not step.total_bytes:
-            self._bar.console.print(step.status, style="dim")
+            self.bar.console.print(step.status, style="dim")
             return
         if step.layer not in self._tasks:
             name = step.layer.removeprefix("sha256:")[:_ID_CHARS]
-            self._tasks[step.layer] = self._bar.add_task(name, total=step.total_bytes)
-        self._bar.update(self._tasks[step.layer], completed=step.completed_bytes)
+            self._tasks[step.layer] = self.bar.add_task(name, total=step.total_bytes)
+        self.bar.update(self._tasks[step.layer], completed=step.completed_bytes)
 
 
-def _make_bar() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - only where a person looks
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+def _list_columns() -> Sequence[ProgressColumn]:
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn  # noqa: PLC0415 - for a person
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=Console(stderr=True, markup=False, highlight=False),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    return (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())

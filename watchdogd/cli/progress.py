@@ -8,14 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from watchdogd.entities import Record
 
 _REFRESH_S = 0.1
 _PACKED = (".gz", ".xz", ".zst")
+
+
+class Bar:
+    """A bar on stderr where that is a terminal; elsewhere nothing. `columns` is called where a person looks only."""
+
+    def __init__(self, columns: Callable[[], Sequence[ProgressColumn]], *, transient: bool) -> None:
+        self.bar = _open_bar(columns, transient=transient)
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
 
 
 class ReadProgress:
@@ -26,7 +42,7 @@ class ReadProgress:
     """
 
     def __init__(self, files: Sequence[str]) -> None:
-        self._bar: Progress | None = _make_bar() if sys.stderr.isatty() else None
+        self._bar = _open_bar(_list_columns, transient=True, auto_refresh=False)
         self._task: TaskID | None = None
         self._files = files
         self._bytes = 0
@@ -64,19 +80,31 @@ class ReadProgress:
         bar.update(self._task, completed=self._bytes, lines=self._lines, refresh=True)
 
 
-def _make_bar() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 -- only where a person looks
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+def _list_columns() -> Sequence[ProgressColumn]:
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 -- as below
 
-    return Progress(
+    return (
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TextColumn("{task.fields[lines]:,} lines"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        auto_refresh=False,
-        transient=True,
+    )
+
+
+def _open_bar(
+    columns: Callable[[], Sequence[ProgressColumn]], *, transient: bool, auto_refresh: bool = True
+) -> Progress | None:
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console  # noqa: PLC0415 -- only where a person looks
+    from rich.progress import Progress  # noqa: PLC0415
+
+    return Progress(
+        *columns(),
+        console=Console(stderr=True, markup=False, highlight=False),
+        auto_refresh=auto_refresh,
+        transient=transient,
         redirect_stdout=False,
         redirect_stderr=False,
     )

@@ -74,15 +74,7 @@ class Comparison:
         return tuple(Opinion(model, Label.UNTRIAGED.value, error=error) for model in self._models)
 
     async def _ask_one(self, model: str, question: prompt.Question) -> Opinion:
-        settings = self._settings
-        options = ChatOptions(
-            model=model,
-            num_ctx=settings.num_ctx,
-            num_predict=prompt.LABEL_TOKENS,
-            temperature=settings.temperature,
-            seed=settings.seed,
-            keep_alive=settings.keep_alive,
-        )
+        options = ChatOptions.choose(self._settings, prompt.LABEL_TOKENS, model)
         try:
             reply = await self._client.chat(list(question.messages), prompt.LABEL_SCHEMA, options, logprobs=True)
             shares = read_shares(reply)

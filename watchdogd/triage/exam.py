@@ -104,14 +104,7 @@ class Examiner:
         self._clock = clock
         self._failed = 0
         self._most_failed = 0
-        self._options = ChatOptions(
-            model=settings.model,
-            num_ctx=settings.num_ctx,
-            num_predict=prompt.LABEL_TOKENS,
-            temperature=settings.temperature,
-            seed=settings.seed,
-            keep_alive=settings.keep_alive,
-        )
+        self._options = ChatOptions.choose(settings, prompt.LABEL_TOKENS)
 
     async def examine(
         self, paper: Paper, opinions: Sequence[Sample] = (), progress: Callable[[int, int], None] | None = None

@@ -7,7 +7,7 @@ The API: https://github.com/ollama/ollama/blob/main/docs/api.md (`/api/chat`, `/
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     import httpx
+
+    from watchdogd.config import TriageSettings
 
 __all__ = [
     "MAX_REPLY_BYTES",
@@ -63,6 +65,18 @@ class ChatOptions(msgspec.Struct, frozen=True):
     temperature: float
     seed: int
     keep_alive: str
+
+    @classmethod
+    def choose(cls, settings: TriageSettings, num_predict: int, model: str = "") -> Self:
+        """As the configuration says, for an answer of so many tokens; of another model where one is named."""
+        return cls(
+            model=model or settings.model,
+            num_ctx=settings.num_ctx,
+            num_predict=num_predict,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            keep_alive=settings.keep_alive,
+        )
 
 
 class ChatReply(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from watchdogd.entities import Label
+from watchdogd.triage.traits import OFTEN, SELDOM
 
 if TYPE_CHECKING:
     from watchdogd.background import Background
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from watchdogd.ports import Clock
 
 KEPT = 1_024
-_SELDOM, _OFTEN = 3, 20
 
 
 def name_question(alert: Alert, fingerprint: str, suspect_texts: str = "") -> str:
@@ -53,7 +53,7 @@ def _name_rarity(rarity: Rarity | None) -> str:
     if rarity is None:
         return "unknown"
     return ", ".join(
-        "new" if n == 0 else "seldom" if n < _SELDOM else "some" if n < _OFTEN else "often"
+        "new" if n == 0 else "seldom" if n < SELDOM else "some" if n < OFTEN else "often"
         for n in (rarity.seen, rarity.recent or 0)
     )
 

@@ -68,14 +68,7 @@ class Triager:
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_open_s, clock)
         self._digest: str | None = None
         self._digest_until_s = float("-inf")
-        self._options = ChatOptions(
-            model=settings.model,
-            num_ctx=settings.num_ctx,
-            num_predict=settings.num_predict,
-            temperature=settings.temperature,
-            seed=settings.seed,
-            keep_alive=settings.keep_alive,
-        )
+        self._options = ChatOptions.choose(settings, settings.num_predict)
 
     async def close(self) -> None:
         """Release the connections; nothing may be asked any more."""
@@ -149,15 +142,14 @@ class Triager:
 
     def _begin(self) -> Verdict:
         """A verdict of nobody yet, with what shapes the answer."""
-        settings = self._settings
-        names = ("num_ctx", "num_predict", "temperature", "seed", "keep_alive")
+        options = msgspec.structs.asdict(self._options)
         return Verdict(
             label=Label.UNTRIAGED,
             by="none",
-            model=settings.model,
+            model=options.pop("model"),
             model_digest=self._digest,
             prompt_version=prompt.TEMPLATE_VERSION,
-            options={name: getattr(settings, name) for name in names},
+            options=options,
         )
 
     def _finish(self, verdict: Verdict, started_s: float) -> Verdict:
