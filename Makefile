@@ -32,7 +32,7 @@ e2e: ## the real parts: kernel audit, auditd, journald, systemd, a model (root; 
 	@tools/setup.sh dev
 	$(PY) -m pytest -m host
 
-differential: ## of what make test samples, all: recordings, made-up rules judged in SQL, ausearch (an hour)
+differential: ## of what make test samples, all: recordings, made-up rules judged in SQL, ausearch (16 minutes)
 	@tools/setup.sh dev
 	WATCHDOGD_DIFFERENTIAL=1 $(PY) -m pytest -m sampled $(SHARED)
 
