@@ -44,14 +44,16 @@ class SkippingClock:
 
     def __init__(self) -> None:
         self._ahead_ms = TIME_MS - time.time_ns() // 1_000_000
+        self._skipped_s = 0.0
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000 + self._ahead_ms
 
     def monotonic_s(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self._skipped_s
 
     def skip(self, seconds: float) -> None:
+        self._skipped_s += seconds
         self._ahead_ms += round(seconds * 1000)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -15,6 +16,7 @@ import msgspec
 from watchdogd.entities import Alert, Checkpoint, CorrelationRow
 from watchdogd.errors import StoreError
 from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
+from watchdogd.store.clock_steps import ClockSteps, mend_step_back, move_waiting
 from watchdogd.store.connection import connect, explain, lock_database
 from watchdogd.store.documents import decode_alert
 from watchdogd.store.statements import (
@@ -40,6 +42,13 @@ __all__ = ["Batch", "InstanceHeartbeat", "NewAlert", "Store"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_COUNTERS = (
+    "store_commit_errors_total",
+    "store_read_errors_total",
+    "store_unreadable_alerts_total",
+    "store_clock_steps_total",
+)
 
 _log = logging.getLogger("watchdogd.store")
 
@@ -74,6 +83,7 @@ class Store:
         self._executor = executor
         self._durable: bool | None = None
         self._closed = False
+        self._steps = ClockSteps(clock)
         self.sending: set[int] = set()
         """Ids of deliveries in a sink's hands; only the store's thread touches it. A crash forgets them: they are
         still `pending` in the file."""
@@ -98,10 +108,11 @@ class Store:
             executor.shutdown(wait=False)
             raise
         store = cls(path, counters, clock, connection=connection, lock_fd=lock_fd, executor=executor)
-        for name in ("store_commit_errors_total", "store_read_errors_total", "store_unreadable_alerts_total"):
+        for name in _COUNTERS:
             counters.add(name, 0)
         try:
             await store.write(prune)
+            store._note_step(await store.write(mend_step_back, clock.now_ms()))
         except StoreError as error:
             _log.warning("old entries stay for now: %s", error)
         return store
@@ -132,6 +143,15 @@ class Store:
     ) -> T:
         """Run `work(connection, ...)`, which changes nothing, on the store's thread."""
         return await self._submit(partial(self._look, partial(work, self._connection, *args, **kwargs)))
+
+    async def follow_clock(self) -> None:
+        """Move what waits with a wall clock that was set: no deadline becomes later by it. Every write does so, too.
+
+        Never raises: where the database refuses, a later call or write does it.
+        """
+        if self._steps.find_ms():
+            with contextlib.suppress(StoreError):
+                await self.write(lambda _: None)
 
     async def commit(self, batch: Batch) -> frozenset[str]:
         """Write a batch in one transaction; the ids of the alerts that were not known before.
@@ -246,6 +266,9 @@ class Store:
                 connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             connection.execute("BEGIN IMMEDIATE")
+            step_ms = self._steps.find_ms()
+            if step_ms:
+                move_waiting(connection, step_ms)
             result = work()
             connection.execute("COMMIT")
         except BaseException as error:
@@ -254,7 +277,17 @@ class Store:
             if isinstance(error, sqlite3.Error):
                 raise StoreError(explain(self._path, error)) from error
             raise
+        self._steps.settle(step_ms)
+        self._note_step(step_ms)
         return result
+
+    def _note_step(self, step_ms: int) -> None:
+        if step_ms:
+            self._counters.add("store_clock_steps_total")
+            way = "back" if step_ms < 0 else "forward"
+            _log.warning(
+                "the clock was set %s by %.0f s: what waits is due after the same wait", way, abs(step_ms) / 1000
+            )
 
     def _roll_back(self) -> None:
         try:

@@ -11,6 +11,7 @@ import msgspec
 
 from watchdogd.entities import Alert, Delivery
 from watchdogd.errors import StoreError
+from watchdogd.store.clock_steps import measure_offset_ms
 from watchdogd.store.documents import decode_alert, escape_text
 from watchdogd.store.statements import as_json, clamp
 
@@ -67,6 +68,7 @@ class Outbox:
 
         They stay taken until they are marked. A verdict waits until the same sink has its alert.
         """
+        await self._store.follow_clock()
         await self._pay()
         taken, unreadable = await self._store.read(self._take, now_ms, limit, busy)
         for delivery, error in unreadable:
@@ -87,11 +89,13 @@ class Outbox:
     async def mark_failed(self, delivery: Delivery, error: str, next_try_ms: int | None) -> None:
         """The sink did not take it: due again at `next_try_ms`; None gives it up."""
         now_ms = self._clock.now_ms()
+        offset_ms = measure_offset_ms(self._clock)
         reason = escape_text(error[:ERROR_CHARACTERS])
 
         def work(connection: sqlite3.Connection) -> None:
             if next_try_ms is not None:
-                connection.execute(_RETRY, (clamp(next_try_ms), reason, delivery.id))
+                step_ms = measure_offset_ms(self._clock) - offset_ms  # the clock may be set while the mark is owed
+                connection.execute(_RETRY, (clamp(next_try_ms + step_ms), reason, delivery.id))
                 return
             connection.execute(_END, ("dead", now_ms, reason, delivery.id))
             if delivery.kind == "alert":
@@ -101,6 +105,7 @@ class Outbox:
 
     async def next_due_ms(self, busy: frozenset[str]) -> int | None:
         """When the next delivery falls due, None where nothing waits. Soon, where a mark is owed."""
+        await self._store.follow_clock()
         due_ms = await self._store.read(self._find_due, busy)
         if not self._owed:
             return due_ms
