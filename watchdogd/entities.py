@@ -55,6 +55,18 @@ class Label(StrEnum):
     UNTRIAGED = "untriaged"
 
 
+class AlertState(StrEnum):
+    """What became of an alert. Every alert is kept, whatever its state; only active ones are delivered."""
+
+    ACTIVE = "active"
+    FOLDED = "folded"
+    """A repeat: it raised the count of the alert `leader`."""
+    INHIBITED = "inhibited"
+    """The alert `leader` says it already."""
+    SILENCED = "silenced"
+    """The operator wants to hear nothing of it for a while: the silence `silence`."""
+
+
 class Position(msgspec.Struct, frozen=True, gc=False):
     """Where a line stood: bytes `start` to `end` (its newline included) of one file.
 
@@ -149,22 +161,32 @@ class View(msgspec.Struct, frozen=True, gc=False):
 class LazyViews(Sequence[View]):
     """Views that are made when the first of them is asked for: most events' never are."""
 
-    __slots__ = ("_made", "_make", "_source", "likeness")
+    __slots__ = ("_made", "_make", "_outline", "_source", "likeness")
 
     def __init__(
         self,
         make: Callable[[Any], Sequence[View]],
         source: Any,  # noqa: ANN401 - `make` knows it
         likeness: Likeness | None = None,
+        outline: Callable[[Any], FieldMap | None] | None = None,
     ) -> None:
-        """`make` is called at most once, with `source`.
+        """`make` is called at most once, with `source`; `outline` answers for the property of that name.
 
         Views of equal `likeness` differ in nothing but ProcessId and ParentProcessId; None where that is not known.
         """
         self.likeness = likeness
         self._make = make
+        self._outline = outline
         self._source = source
         self._made: tuple[View, ...] | None = None
+
+    @property
+    def outline(self) -> FieldMap | None:
+        """Under each name every value that any of the views has there, and maybe more; None where none is at hand.
+
+        Made in less time than the views. A new map each time.
+        """
+        return None if self._outline is None or self._made is not None else self._outline(self._source)
 
     @property
     def made(self) -> tuple[View, ...]:
@@ -428,7 +450,11 @@ class Alert(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
     """Original lines; bytes that are not UTF-8 are written `\\xNN`."""
     host: str = ""
-    state: str = "active"
+    state: AlertState = AlertState.ACTIVE
+    leader: str | None = None
+    """Id of the alert that this one was folded into, or is inhibited by."""
+    silence: str | None = None
+    """Id of the silence."""
     count: int = 1
     late: bool = False
     rarity: Rarity | None = None

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from watchdogd.entities import Alert, Checkpoint, CorrelationRow, EventId, Level, Seen, Verdict
+from watchdogd.entities import Alert, AlertState, Checkpoint, CorrelationRow, EventId, Level, Seen, Verdict
 from watchdogd.errors import StoreError
 from watchdogd.store.database import Batch, InstanceHeartbeat, NewAlert, Store
 from watchdogd.store.outbox import Outbox
@@ -235,6 +235,33 @@ async def test_a_database_of_the_first_version_gets_room_for_what_came_later(
     assert kept.days_from > today
     assert await store.load_correlations() == []
     await store.close()
+
+
+async def test_alerts_of_earlier_versions_are_active(path: Path, counters: Counters, clock: Clock) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    for statement in (*MIGRATIONS[0], *MIGRATIONS[1], *MIGRATIONS[2], *MIGRATIONS[3]):
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document) VALUES ('old', 1, 'r', 'low', '', '')"
+    )
+    connection.execute("PRAGMA user_version = 4")
+    connection.commit()
+    connection.close()
+    store = await Store.open(path, counters, clock)
+    query = "SELECT state, leader, silence FROM alerts"
+    assert await store.read(lambda connection: connection.execute(query).fetchall()) == [("active", None, None)]
+    await store.close()
+
+
+async def test_what_became_of_an_alert_is_kept(store: Store, alert: MakeAlert) -> None:
+    folded = alert("b", state=AlertState.FOLDED, leader="a")
+    silenced = alert("c", state=AlertState.SILENCED, silence="s")
+    await store.commit(Batch(alerts=(new(alert("a")), new(folded), new(silenced))))
+    query = "SELECT id, state, leader, silence FROM alerts ORDER BY seq"
+    rows = await store.read(lambda connection: connection.execute(query).fetchall())
+    assert rows == [("a", "active", None, None), ("b", "folded", "a", None), ("c", "silenced", None, "s")]
+    assert await store.find_alert("b") == folded
 
 
 async def test_correlations_are_kept_with_what_was_judged(path: Path, counters: Counters, clock: Clock) -> None:

@@ -115,6 +115,26 @@ MIGRATIONS = (
             PRIMARY KEY (digest, prompt_version)
         ) WITHOUT ROWID""",
     ),
+    (
+        # state: active, folded, inhibited, silenced (entities.AlertState). leader: id of the alert that it was folded
+        # into or is inhibited by. silence: id of the silence. Only active alerts have deliveries.
+        "ALTER TABLE alerts ADD COLUMN state TEXT NOT NULL DEFAULT 'active'",
+        "ALTER TABLE alerts ADD COLUMN leader TEXT",
+        "ALTER TABLE alerts ADD COLUMN silence TEXT",
+        "CREATE INDEX alerts_state ON alerts (state, seq) WHERE state <> 'active'",
+        "CREATE INDEX alerts_leader ON alerts (leader, seq) WHERE leader IS NOT NULL",
+        # matchers: JSON list (silences.Matcher). A silence holds from starts_ms until until_ms, or until it was ended.
+        """CREATE TABLE silences (
+            id TEXT PRIMARY KEY,
+            matchers TEXT NOT NULL,
+            created_ms INTEGER NOT NULL,
+            starts_ms INTEGER NOT NULL,
+            until_ms INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            author TEXT NOT NULL,
+            ended_ms INTEGER
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

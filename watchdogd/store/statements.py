@@ -70,8 +70,8 @@ def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> 
     alert = item.alert
     state = "pending" if item.triage else "none"
     cursor = connection.execute(
-        "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document, question, origin) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document, question, origin, state, leader, "
+        "silence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (
             alert.id,
             clamp(alert.time_ms),
@@ -81,6 +81,9 @@ def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> 
             encode_alert(alert),
             escape_text(item.question),
             escape_origin(alert),
+            alert.state.value,
+            alert.leader,
+            alert.silence,
         ),
     )
     if cursor.rowcount != 1:
