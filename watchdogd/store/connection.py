@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -17,7 +18,12 @@ BUSY_S = 5.0
 """How long a statement waits for another process (the sqlite3 shell) that holds the database."""
 
 _WAL_LIMIT_BYTES = 64 << 20
+_INCREMENTAL = 2
+"""Of `PRAGMA auto_vacuum`."""
+_VACUUM_BYTES = 16 << 20
+"""A file up to this is rewritten at a start, in less than a second."""
 _PRIMARY_CODE = 0xFF
+_log = logging.getLogger("watchdogd.store")
 
 _REASONS = {
     sqlite3.SQLITE_BUSY: "is locked by another process: close it (fuser names it)",
@@ -103,9 +109,31 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect before the first table, and by VACUUM
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: this file system cannot hold a WAL database: choose a local one")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     connection.execute("PRAGMA foreign_keys = ON")
     migrate(connection)
+    _let_shrink(path, connection)
+
+
+def _let_shrink(path: Path, connection: sqlite3.Connection) -> None:
+    """See that free pages can be given back: a database from before that is made anew where that takes no time."""
+    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if mode == _INCREMENTAL:
+        return
+    if path.stat().st_size > _VACUUM_BYTES:
+        _log.info(
+            "%s was made by an older watchdogd: the file does not shrink when old alerts are pruned, new ones take "
+            "their room (to change that, stop watchdogd and run: sqlite3 %s 'PRAGMA auto_vacuum = 2; VACUUM')",
+            path,
+            path,
+        )
+        return
+    try:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        _log.warning("%s: the file cannot shrink for now: %s", path, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watchdogd.errors import StoreError
+from watchdogd.store.listing import MAKE_LISTING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -135,6 +136,7 @@ MIGRATIONS = (
             ended_ms INTEGER
         ) WITHOUT ROWID""",
     ),
+    MAKE_LISTING,
 )
 
 

@@ -74,7 +74,7 @@ class Verdicts:
             return ()
         query = (
             "SELECT document FROM alerts WHERE origin = ? AND id <> ? AND time_ms BETWEEN ? AND ? "
-            "ORDER BY seq DESC LIMIT ?"
+            "ORDER BY time_ms DESC, seq DESC LIMIT ?"
         )
         arguments = (origin, alert.id, max(0, alert.time_ms - within_ms), min(alert.time_ms, (1 << 63) - 1), limit)
         rows = await self._store.read(lambda connection: connection.execute(query, arguments).fetchall())
@@ -82,8 +82,12 @@ class Verdicts:
 
     async def find(self, prefix: str, limit: int) -> list[Alert]:
         """Alerts whose id begins so, newest first."""
-        query = "SELECT document FROM alerts WHERE substr(id, 1, ?) = ? ORDER BY seq DESC LIMIT ?"
-        arguments = (len(prefix), escape_text(prefix), limit)
+        query = (
+            "SELECT document FROM alerts WHERE seq IN "
+            "(SELECT seq FROM alerts WHERE id >= ? AND id < ? ORDER BY seq DESC LIMIT ?) ORDER BY seq DESC"
+        )
+        text = escape_text(prefix)
+        arguments = (text, f"{text}\U0010ffff", limit)
         rows = await self._store.read(lambda connection: connection.execute(query, arguments).fetchall())
         return self._decode([document for (document,) in rows])
 
