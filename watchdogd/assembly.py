@@ -51,7 +51,7 @@ from watchdogd.write.journald import JournaldSink
 from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from watchdogd.background import Standing
     from watchdogd.config import Config
@@ -214,14 +214,16 @@ class AuditSources:
             if wanted[name]:
                 yield SourceReport(name, reads[name], reader is not None and is_running(reader))
 
-    async def open(self, pipeline: Pipeline, ledger: OffsetLedger, store: Store) -> list[Coroutine[None, None, None]]:
-        """What follows each source that is switched on, to be run as tasks. Raises StoreError."""
+    async def open(
+        self, pipeline: Pipeline, ledger: OffsetLedger, commit: Callable[[Batch], Awaitable[object]]
+    ) -> list[Coroutine[None, None, None]]:
+        """What follows each source that is switched on, to be run as tasks. Raises what `commit` does."""
         netlink = self._open_netlink()  # before the log: what comes between the two is in both
-        follows = [await self._open_log(pipeline, ledger, store), self._follow_netlink(netlink, pipeline)]
+        follows = [await self._open_log(pipeline, ledger, commit), self._follow_netlink(netlink, pipeline)]
         return [follow for follow in follows if follow is not None]
 
     async def _open_log(
-        self, pipeline: Pipeline, ledger: OffsetLedger, store: Store
+        self, pipeline: Pipeline, ledger: OffsetLedger, commit: Callable[[Batch], Awaitable[object]]
     ) -> Coroutine[None, None, None] | None:
         """Find where reading begins, commit that, warm the process tree; what follows the log from there.
 
@@ -246,7 +248,7 @@ class AuditSources:
             tail.close()
             return pipeline.follow(None, reopen)
         ledger.begin(point)
-        await store.commit(Batch(checkpoint=point))
+        await commit(Batch(checkpoint=point))
         return pipeline.follow(tail, reopen)
 
     def _open_netlink(self) -> AuditNetlink | None:

@@ -59,6 +59,10 @@ class StoreError(WatchdogdError):
     """The database refused. Nothing was committed; the caller may try again."""
 
 
+class StoreDamagedError(StoreError):
+    """The database is damaged: trying again cannot help, only a new one can."""
+
+
 class TriageError(WatchdogdError):
     """No valid verdict. The alert goes out `untriaged`."""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from watchdogd.background import Standing
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer, Takes
-from watchdogd.errors import StoreError
+from watchdogd.errors import StoreDamagedError, StoreError
 from watchdogd.loading import Loader, check_samples, log_load
 from watchdogd.match.files import show_path
 from watchdogd.match.watch import RuleWatcher
@@ -35,12 +36,16 @@ from watchdogd.notify import notify, read_watchdog_interval_s
 from watchdogd.ports import SystemClock
 from watchdogd.reload import Reloader, apply_log_level
 from watchdogd.reports import OpinionRequest, SourceReport, StatusReport
-from watchdogd.store.database import Store
+from watchdogd.store.damage import build_damage_alert
+from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.outbox import Outbox
+from watchdogd.store.patience import persist
 from watchdogd.telemetry import Counters
 from watchdogd.write.deliver import Deliverer
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
     from watchdogd.assembly import TriageParts
     from watchdogd.config import Config
     from watchdogd.control import Handler
@@ -48,27 +53,41 @@ if TYPE_CHECKING:
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
+    from watchdogd.store.ledger import OffsetLedger
     from watchdogd.triage_desk import Asker
 
 log = logging.getLogger("watchdogd.service")
 
 DRAIN_S = 10.0
 STATUS_EVERY_S = 10.0
+START_EXTENSION_US = 60_000_000
 
 
 class Service:
-    """One run of the daemon. `run` returns when SIGTERM or SIGINT was served."""
+    """One life of the daemon. `damaged` says what a former one found its database to be."""
 
-    def __init__(self, options: StartOptions, clock: Clock | None = None) -> None:
+    def __init__(self, options: StartOptions, clock: Clock | None = None, *, damaged: str = "") -> None:
         self._options = options
+        self._damaged = damaged
         self._clock = clock or SystemClock()
         self._counters = Counters()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._since_ms = self._clock.now_ms()
 
-    async def run(self) -> None:
-        """Build, announce readiness, work until stopped, drain. Raises what makes a start impossible."""
+    async def run(self) -> str:
+        """Build, announce readiness, work until SIGTERM or SIGINT, drain. Raises what makes a start impossible.
+
+        Empty in the end; else what is wrong with the database, and another life must begin with that as `damaged`.
+        """
+        damage = ""
+        try:
+            await self._live()
+        except* StoreDamagedError as group:
+            damage = str(next(iter_leaves(group)))
+        return damage
+
+    async def _live(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -78,7 +97,12 @@ class Service:
         apply_log_level(loaded.config.log.level)
         log_load(loaded)
         async with AsyncExitStack() as stack:
-            store = await Store.open(Path(loaded.config.store.path), self._counters, self._clock)
+            path = Path(loaded.config.store.path)
+            store = await persist(
+                lambda: Store.open(path, self._counters, self._clock, damaged=self._damaged), self._stop, tell_waiting
+            )
+            if store is None:
+                return
             stack.push_async_callback(store.close)
             await asyncio.to_thread(loader.keep)
             contexts, packages = watch_packages(loaded.config, self._clock)
@@ -97,8 +121,7 @@ class Service:
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
         deliverer = Deliverer(outbox, sinks, self._counters, self._clock, give_up_s=choose_give_up_s(config))
-        sources = AuditSources(config, self._counters, self._clock, from_start=self._options.from_start)
-        follows = await sources.open(pipeline, ledger, store)
+        sources, follows = await self._begin(config, pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()
         async with asyncio.TaskGroup() as group:
@@ -108,6 +131,7 @@ class Service:
             workers = [start(loop, name=name) for name, loop in desk.loops()]
             workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
+            workers.append(start(end_when_damaged(store), name="watch database"))
 
             def retire_later(asker: Asker, after_s: float) -> None:
                 workers.append(start(retire(asker, after_s), name="retire triager"))
@@ -163,6 +187,25 @@ class Service:
         await desk.close()
         log.info("stopped: %s", ", ".join(f"{name}={value}" for name, value in self._counters.snapshot().items()))
 
+    async def _begin(
+        self, config: Config, pipeline: Pipeline, ledger: OffsetLedger, store: Store
+    ) -> tuple[AuditSources, list[Coroutine[None, None, None]]]:
+        """Say that the database is a new one, then fix where reading begins: what ends between the two is said again.
+
+        Raises StoreError.
+        """
+
+        async def commit(batch: Batch) -> None:
+            await persist(lambda: store.commit(batch), self._stop, tell_waiting)
+
+        if store.found is not None:
+            alert = build_damage_alert(store.found, socket.gethostname())
+            sinks = pipeline.desk.routes.choose(alert.level)
+            await commit(Batch(alerts=(NewAlert(alert, sinks, due_ms=0, triage=False),)))
+        from_start = self._options.from_start or store.found is not None
+        sources = AuditSources(config, self._counters, self._clock, from_start=from_start)
+        return sources, await sources.open(pipeline, ledger, commit)
+
     def _report(
         self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport], triage: TriageParts
     ) -> StatusReport:
@@ -203,6 +246,26 @@ class Service:
             await pipeline.pulse()
             notify("WATCHDOG=1")
             await asyncio.sleep(interval_s / 3)
+
+
+async def end_when_damaged(store: Store) -> None:
+    """Wait until the database is found damaged, and end everything that rests on it: raises StoreDamagedError."""
+    await store.damaged.wait()
+    raise StoreDamagedError(store.damage)
+
+
+def tell_waiting(_: str) -> None:
+    """Tell systemd that a start waits, and is not stuck."""
+    notify(f"EXTEND_TIMEOUT_USEC={START_EXTENSION_US}", "WATCHDOG=1", "STATUS=the database cannot be used yet: waiting")
+
+
+def iter_leaves(group: BaseExceptionGroup[StoreDamagedError]) -> Iterator[StoreDamagedError]:
+    """The errors in a group of groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from iter_leaves(error)
+        else:
+            yield error
 
 
 async def retire(asker: Asker, after_s: float) -> None:

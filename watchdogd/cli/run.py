@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     import argparse
 
 HELP = "watch this host until stopped (systemd starts this)"
+
+NEXT_LIFE_S = 1.0
+"""Between a life that ended with a damaged database and the next: a broken disk must not keep the host busy."""
 
 log = logging.getLogger("watchdogd.run")
 
@@ -56,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
         from_start=args.from_start,
     )
     try:
-        asyncio.run(Service(options).run())
+        damaged = asyncio.run(Service(options).run())
+        while damaged:
+            time.sleep(NEXT_LIFE_S)
+            damaged = asyncio.run(Service(options, damaged=damaged).run())
     except ExceptionGroup as group:
         log.critical("a part of the daemon failed", exc_info=group)
         return 1

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from watchdogd.entities import Alert, Checkpoint, CorrelationRow
-from watchdogd.errors import StoreError
+from watchdogd.errors import StoreDamagedError, StoreError
 from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
 from watchdogd.store.clock_steps import ClockSteps, mend_step_back, move_waiting
-from watchdogd.store.connection import connect, explain, lock_database
+from watchdogd.store.damage import refuse
 from watchdogd.store.documents import decode_alert
+from watchdogd.store.opening import open_database
 from watchdogd.store.statements import (
     BASELINE_PATTERNS,
     add_verdict_deliveries,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from watchdogd.entities import Seen
     from watchdogd.ports import Clock
+    from watchdogd.store.damage import SetAside
     from watchdogd.telemetry import Counters
 
 __all__ = ["Batch", "InstanceHeartbeat", "NewAlert", "Store"]
@@ -74,6 +76,7 @@ class Store:
         connection: sqlite3.Connection,
         lock_fd: int,
         executor: ThreadPoolExecutor,
+        found: SetAside | None = None,
     ) -> None:
         self._path = path
         self._counters = counters
@@ -84,30 +87,40 @@ class Store:
         self._durable: bool | None = None
         self._closed = False
         self._steps = ClockSteps(clock)
+        self.found = found
+        """The damaged or missing database in whose place this one was made; None where all is well."""
+        self.damaged = asyncio.Event()
+        """Set when a read or write found the database damaged: it is of no more use, open it again with `damage`."""
+        self.damage = ""
         self.sending: set[int] = set()
         """Ids of deliveries in a sink's hands; only the store's thread touches it. A crash forgets them: they are
         still `pending` in the file."""
 
     @classmethod
-    async def open(cls, path: Path, counters: Counters, clock: Clock) -> Store:
+    async def open(cls, path: Path, counters: Counters, clock: Clock, *, damaged: str = "") -> Store:
         """Open or make the database (mode 0600, missing folders 0700), exclusively.
 
-        Raises StoreError: a directory stands there, it is no database, another daemon has it, it is from a newer
-        version, or the disk refuses.
+        A database of ours that is damaged, or was found so (`damaged` says how), is set aside for a new one: `found`.
+        Raises StoreError: a directory stands there, it is no database of ours, another daemon has it, it is from a
+        newer version, or the disk refuses.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="watchdogd-store")
         loop = asyncio.get_running_loop()
         try:
-            lock_fd = await loop.run_in_executor(executor, lock_database, path)
-            try:
-                connection = await loop.run_in_executor(executor, connect, path)
-            except BaseException:
-                os.close(lock_fd)
-                raise
+            opened = await loop.run_in_executor(executor, open_database, path, clock.now_ms(), damaged)
         except BaseException:
             executor.shutdown(wait=False)
             raise
-        store = cls(path, counters, clock, connection=connection, lock_fd=lock_fd, executor=executor)
+        store = cls(
+            path,
+            counters,
+            clock,
+            connection=opened.connection,
+            lock_fd=opened.lock_fd,
+            executor=executor,
+            found=opened.found,
+        )
+        counters.add("store_set_aside_total", 1 if opened.found is not None and opened.fresh else 0)
         for name in _COUNTERS:
             counters.add(name, 0)
         try:
@@ -122,7 +135,8 @@ class Store:
         if self._closed:
             return
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
+        with contextlib.suppress(sqlite3.Error):  # of a damaged one
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
         self._executor.shutdown(wait=True)
         os.close(self._lock_fd)
 
@@ -250,14 +264,19 @@ class Store:
     async def _submit(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise StoreError(f"{self._path}: the store is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except StoreDamagedError as error:
+            self.damage = str(error)
+            self.damaged.set()
+            raise
 
     def _look(self, work: Callable[[], T]) -> T:
         try:
             return work()
         except sqlite3.Error as error:
             self._counters.add("store_read_errors_total")
-            raise StoreError(explain(self._path, error)) from error
+            raise refuse(self._path, error) from error
 
     def _transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
         connection = self._connection
@@ -275,7 +294,7 @@ class Store:
             self._counters.add("store_commit_errors_total")
             self._roll_back()
             if isinstance(error, sqlite3.Error):
-                raise StoreError(explain(self._path, error)) from error
+                raise refuse(self._path, error) from error
             raise
         self._steps.settle(step_ms)
         self._note_step(step_ms)

@@ -1,0 +1,107 @@
+"""The daemon's database is damaged or removed: it goes on watching, and nothing that the log holds is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.daemon import RULE_ID, Daemon, make_exec_lines, wait_until
+from tests.host.receiver import Receiver
+from watchdogd.store.damage import DAMAGE_RULE, list_aside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+TIME_MS = 1_795_000_000_000
+PAGE_BYTES = 4096
+
+
+def name_alert(serial: int) -> str:
+    return hashlib.sha256(f"{RULE_ID}\naudit||{TIME_MS}|{serial}|".encode()).hexdigest()
+
+
+def read_ids(receiver: Receiver) -> set[str]:
+    """Of the alerts of the rule, as they came."""
+    documents = [request.document for request in receiver.requests]
+    return {found["watchdogd"]["alert_id"] for found in documents if found["rule"]["id"] == RULE_ID}
+
+
+def count_damage(receiver: Receiver) -> int:
+    documents = [request.document for request in receiver.requests]
+    found = {one["watchdogd"]["alert_id"] for one in documents if one["rule"]["id"] == DAMAGE_RULE.id}
+    return len(found)
+
+
+def append(daemon: Daemon, serials: range) -> set[str]:
+    for serial in serials:
+        daemon.append(make_exec_lines(serial, TIME_MS))
+    return {name_alert(serial) for serial in serials}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
+    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
+        daemon.log.touch()
+        yield daemon
+
+
+def scribble_header(database: Path) -> None:
+    with database.open("r+b") as file:
+        file.write(b"\xa5" * 100)
+
+
+def scribble_pages(database: Path) -> None:
+    with database.open("r+b") as file:
+        file.seek(PAGE_BYTES)
+        file.write(b"\xa5" * (database.stat().st_size - PAGE_BYTES))
+
+
+def remove(database: Path) -> None:
+    database.unlink()
+
+
+@pytest.mark.parametrize("damage", [scribble_header, scribble_pages, remove])
+def test_damage_found_at_a_start(daemon: Daemon, receiver: Receiver, damage: Callable[[Path], None]) -> None:
+    daemon.start()
+    expected = append(daemon, range(1, 21))
+    wait_until(lambda: read_ids(receiver) == expected, daemon)
+    assert daemon.stop() == 0
+    expected |= append(daemon, range(21, 26))
+    damage(daemon.database)
+    daemon.start()
+    expected |= append(daemon, range(26, 31))
+    wait_until(lambda: read_ids(receiver) == expected and count_damage(receiver) == 1, daemon)
+    assert daemon.stop() == 0
+    assert len(list_aside(daemon.database)) == (0 if damage is remove else 1)
+    with closing(sqlite3.connect(daemon.database)) as database:
+        assert {row[0] for row in database.execute("SELECT id FROM alerts WHERE rule_id = ?", (RULE_ID,))} == expected
+        assert database.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    assert "Traceback" not in daemon.said
+
+
+def test_damage_while_it_runs(daemon: Daemon, receiver: Receiver) -> None:
+    daemon.start()
+    expected = append(daemon, range(1, 21))
+    wait_until(lambda: read_ids(receiver) == expected, daemon)
+    with closing(sqlite3.connect(daemon.database, timeout=30)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        scribble_pages(daemon.database)
+        database.execute("PRAGMA user_version = 0")  # the daemon must look at the file again, not at its memory
+    expected |= append(daemon, range(21, 26))
+    wait_until(lambda: read_ids(receiver) == expected and count_damage(receiver) == 1, daemon)
+    assert "set aside as" in daemon.said
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.said
