@@ -29,6 +29,7 @@ PASSING = frozenset(
         "judge_alerts_total",
         "judge_standing_total",
         "store_alerts_total",
+        "store_pruned_alerts_total",
         "store_repeated_alerts_total",
         "triage_cached_total",
         "triage_folded_total",
