@@ -14,8 +14,15 @@ PAGE = 100
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class Cursor(msgspec.Struct, frozen=True, array_like=True):
+    """A place in the list of all alerts: by their time, then in the order of arrival."""
+
+    time_ms: int
+    seq: int
+
+
 class AlertsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which alerts, the newest first; what is not given does not matter."""
+    """Which alerts, the newest first by their own time; what is not given does not matter."""
 
     state: AlertState | None = None
     rule: _Text | None = None
@@ -26,8 +33,8 @@ class AlertsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who ran it or logged in, by name or number."""
     since_ms: int | None = None
     until_ms: int | None = None
-    before: int | None = None
-    """Only those stored before the one with this `seq`: the next page."""
+    before: Cursor | None = None
+    """Only those behind this one in the list: the next page."""
     before_id: _Text | None = None
     """The same by an alert's id, or how it begins."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE)] = PAGE
@@ -36,8 +43,6 @@ class AlertsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ListedAlert(msgspec.Struct, frozen=True):
     """One alert of a list, or a repeat of another one."""
 
-    seq: int
-    """Where it stands in the order of arrival."""
     state: AlertState
     document: msgspec.Raw
     """An entities.Alert."""
@@ -48,10 +53,10 @@ class ListedAlert(msgspec.Struct, frozen=True):
 
 
 class AlertsReport(msgspec.Struct, frozen=True):
-    """A page of alerts, the newest first."""
+    """A page of alerts, the newest first; short, or empty, where the search took long."""
 
     alerts: tuple[ListedAlert, ...]
-    next: int | None
+    next: Cursor | None
     """`before` of the next page; None where there is none."""
 
 

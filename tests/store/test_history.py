@@ -13,8 +13,9 @@ import pytest_asyncio
 from watchdogd.background import Case
 from watchdogd.entities import Alert, AlertState, Label, Level, Process, ProcessKey, Rule, Verdict
 from watchdogd.errors import StoreError
-from watchdogd.listings import AlertsRequest
+from watchdogd.listings import AlertsRequest, Cursor
 from watchdogd.store import history as module
+from watchdogd.store import search
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.history import History
 from watchdogd.store.outbox import Outbox
@@ -80,7 +81,11 @@ async def filled(store: Store, alert: MakeAlert) -> AsyncIterator[Store]:
         (AlertsRequest(user="' OR 1=1 --"), ""),
         (AlertsRequest(since_ms=20, until_ms=40), "aaaa2 aaaa1"),
         (AlertsRequest(before_id="aaaa2"), "aaaa1 aaaa0"),
-        (AlertsRequest(before_id="aaaa2", before=2), "aaaa0"),
+        (AlertsRequest(before_id="aaaa2", before=Cursor(20, 2)), "aaaa0"),
+        (AlertsRequest(user="alice", state=AlertState.ACTIVE, since_ms=10, until_ms=11), "aaaa0"),
+        (AlertsRequest(user="alice", state=AlertState.FOLDED), ""),
+        (AlertsRequest(rule="Shadow read", verdict=Label.UNTRIAGED, level=Level.HIGH), "aaab4 aaaa3 aaaa0"),
+        (AlertsRequest(since_ms=-(1 << 63), until_ms=1 << 62, state=AlertState.SILENCED), "aaab4"),
     ],
 )
 async def test_alerts_are_found_by(history: History, wanted: AlertsRequest, found: str) -> None:
@@ -90,11 +95,61 @@ async def test_alerts_are_found_by(history: History, wanted: AlertsRequest, foun
 
 
 @pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("stretch", [1, 2, 3, 5])
+async def test_a_search_goes_on_from_stretch_to_stretch(
+    history: History, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    monkeypatch.setattr(search, "STRETCH", stretch)
+    everything = await history.search(AlertsRequest())
+    assert names(everything) == ["aaab5", "aaab4", "aaaa3", "aaaa2", "aaaa1", "aaaa0"]
+    assert names(await history.search(AlertsRequest(level=Level.HIGH, user="alice"))) == ["aaaa0"]
+    assert names(await history.search(AlertsRequest(level=Level.HIGH, user="bob"))) == []
+    assert names(await history.search(AlertsRequest(level=Level.HIGH, state=AlertState.ACTIVE))) == ["aaab5", "aaaa0"]
+
+
+async def test_a_rule_that_was_given_another_id_is_found_by_its_title(
+    history: History, filled: Store, alert: MakeAlert
+) -> None:
+    again = alert("aaab6", time_ms=70, rule=Rule(id="r9", title="shadow READ", level=Level.HIGH))
+    await filled.commit(Batch(alerts=(NewAlert(again, (), 0, triage=False),)))
+    found = await history.search(AlertsRequest(rule="Shadow read", state=AlertState.ACTIVE))
+    assert names(found) == ["aaab6", "aaab5", "aaaa0"]
+
+
+@pytest.mark.usefixtures("filled")
+async def test_a_page_ends_in_time_though_nothing_was_found_yet(
+    path: Path, counters: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        seconds = 0.0
+
+        def now_ms(self) -> int:
+            return 0
+
+        def monotonic_s(self) -> float:
+            self.seconds += module.PAGE_S
+            return self.seconds
+
+    monkeypatch.setattr(search, "STRETCH", 2)
+    history = History(path, counters, Slow(), keep_ms=None, max_bytes=None)
+    pages, found = 0, list[str]()
+    wanted = AlertsRequest(rule="Shadow read", until_ms=60, state=AlertState.ACTIVE)
+    while True:
+        page = await history.search(wanted)
+        pages, found = pages + 1, [*found, *names(page)]
+        if page.next is None:
+            break
+        wanted = msgspec.structs.replace(wanted, before=page.next)
+    assert found == ["aaaa0"]
+    assert pages == 2
+
+
+@pytest.mark.usefixtures("filled")
 async def test_pages_follow_one_another_though_alerts_come_between(
     history: History, filled: Store, alert: MakeAlert
 ) -> None:
     first = await history.search(AlertsRequest(limit=4))
-    await filled.commit(Batch(alerts=(NewAlert(alert("new"), (), 0, triage=False),)))
+    await filled.commit(Batch(alerts=(NewAlert(alert("new", time_ms=70), (), 0, triage=False),)))
     second = await history.search(AlertsRequest(limit=4, before=first.next))
     assert names(first) + names(second) == ["aaab5", "aaab4", "aaaa3", "aaaa2", "aaaa1", "aaaa0"]
     assert second.next is None

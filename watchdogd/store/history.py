@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -14,7 +14,6 @@ import msgspec
 from watchdogd.entities import AlertState
 from watchdogd.errors import StoreError
 from watchdogd.listings import (
-    PAGE,
     AlertReport,
     AlertsReport,
     AlertsRequest,
@@ -24,7 +23,8 @@ from watchdogd.listings import (
     OpinionGiven,
 )
 from watchdogd.store.connection import BUSY_S, explain
-from watchdogd.store.documents import decode_alert, escape_text
+from watchdogd.store.documents import decode_alert
+from watchdogd.store.search import find_one, find_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,23 +35,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PAGE_S = 0.5
+"""After so long a page ends where the search is; the next one goes on from there."""
 SEARCH_S = 8.0
-"""A search that takes longer is given up: whoever asks waits no longer than that."""
-LEAST_PREFIX = 4
+"""What takes longer is given up: whoever asks waits no longer than that."""
 REPEATS = 20
 DELIVERIES = 200
 
 _STEPS = 100_000
 """Of SQLite's machine, between two looks at the time."""
-_LISTED = "alerts.seq, alerts.state, alerts.leader, alerts.silence, alerts.document"
+_LISTED = "alerts.state, alerts.leader, alerts.silence, alerts.document"
 _log = logging.getLogger("watchdogd.store")
-
-
-class Found(NamedTuple):
-    """What an id, or the beginning of one, stands for."""
-
-    seq: int
-    alert_id: str
 
 
 class History:
@@ -69,7 +63,7 @@ class History:
         self._lock = asyncio.Lock()
 
     async def search(self, wanted: AlertsRequest) -> AlertsReport:
-        """A page of the alerts that are wanted, the newest first. Raises StoreError, too, for an unknown id or rule."""
+        """A page of the alerts that are wanted, the newest first. Raises StoreError for an unknown id or rule, too."""
         return await self._look(self._search, wanted)
 
     async def show(self, alert_id: str) -> AlertReport:
@@ -103,16 +97,21 @@ class History:
         return connection
 
     def _search(self, connection: sqlite3.Connection, wanted: AlertsRequest) -> AlertsReport:
-        conditions, arguments = _choose(connection, wanted)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        query = f"SELECT seq FROM listing {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - constants of this module
-        found = [seq for (seq,) in connection.execute(query, (*arguments, wanted.limit + 1))]
-        page = found[: wanted.limit]
+        end_s = self._clock.monotonic_s() + PAGE_S
+        way = find_way(connection, wanted)
+        found, place = way.walk(connection, way.start, wanted.limit + 1)
+        while place is not None and len(found) <= wanted.limit and self._clock.monotonic_s() < end_s:
+            more, place = way.walk(connection, place, wanted.limit + 1 - len(found))
+            found += more
+        if len(found) > wanted.limit:
+            found = found[: wanted.limit]
+            place = found[-1]
         rows = connection.execute(
-            f"SELECT {_LISTED} FROM json_each(?) JOIN alerts ON alerts.seq = value ORDER BY alerts.seq DESC",  # noqa: S608
-            (msgspec.json.encode(page).decode(),),
+            f"SELECT {_LISTED} FROM json_each(?) JOIN alerts ON alerts.seq = value "  # noqa: S608 - a constant
+            "ORDER BY time_ms DESC, seq DESC",
+            (msgspec.json.encode([one.seq for one in found]).decode(),),
         )
-        return AlertsReport(tuple(self._list(rows)), page[-1] if len(found) > len(page) else None)
+        return AlertsReport(tuple(self._list(rows)), place)
 
     def _show(self, connection: sqlite3.Connection, text: str) -> AlertReport:
         found = find_one(connection, text)
@@ -141,14 +140,14 @@ class History:
         )
 
     def _list(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[ListedAlert]:
-        for seq, state, leader, silence, document in rows:
+        for state, leader, silence, document in rows:
             try:
                 decode_alert(document)
             except msgspec.DecodeError as error:
                 self._counters.add("store_unreadable_alerts_total")
                 _log.warning("an alert cannot be read from the database: %s", error)
                 continue
-            yield ListedAlert(seq, AlertState(state), msgspec.Raw(document), leader, silence)
+            yield ListedAlert(AlertState(state), msgspec.Raw(document), leader, silence)
 
     def _summarize(self, connection: sqlite3.Connection) -> HistoryReport:
         tallies = dict(connection.execute("SELECT name, count FROM tallies").fetchall())
@@ -171,65 +170,3 @@ def measure_pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
     names = ("page_size", "page_count", "freelist_count")
     page_bytes, pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     return page_bytes, pages, free
-
-
-def find_prefix(connection: sqlite3.Connection, prefix: str, limit: int) -> list[Found]:
-    """Alerts whose id begins so, newest first."""
-    text = escape_text(prefix)
-    query = "SELECT seq, id FROM alerts WHERE id >= ? AND id < ? ORDER BY seq DESC LIMIT ?"
-    return [Found(*row) for row in connection.execute(query, (text, f"{text}\U0010ffff", limit))]
-
-
-def find_one(connection: sqlite3.Connection, text: str) -> Found:
-    """The alert whose id this is, or begins so. Raises StoreError with what to do where that is none or several."""
-    prefix = text.strip().lower()
-    if len(prefix) < LEAST_PREFIX:
-        raise StoreError(f"an alert is named by its id, or by at least the first {LEAST_PREFIX} characters of it")
-    found = find_prefix(connection, prefix, PAGE)
-    exact = [one for one in found if one.alert_id == prefix]
-    if len(found) == 1 or exact:
-        return (exact or found)[0]
-    shown = escape_text(prefix)[:80]
-    if not found:
-        raise StoreError(f"no alert has an id that begins with {shown}: `watchdogd alerts list` shows them")
-    named = ", ".join(one.alert_id[:16] for one in found[:5])
-    raise StoreError(f"{len(found)} alerts have an id that begins with {shown}: {named}{'...' if found[5:] else ''}")
-
-
-def _choose(connection: sqlite3.Connection, wanted: AlertsRequest) -> tuple[list[str], list[object]]:
-    """Conditions on `listing`, and their arguments."""
-    chosen: list[tuple[str, tuple[object, ...]]] = []
-    if wanted.state is not None:
-        chosen.append(("state = ?", (wanted.state.value,)))
-    if wanted.rule is not None:
-        chosen.append(("rule_id IN (SELECT value FROM json_each(?))", (_find_rules(connection, wanted.rule),)))
-    if wanted.level is not None:
-        chosen.append(("level = ?", (wanted.level.value,)))
-    if wanted.verdict is not None:
-        chosen.append(("verdict = ?", (wanted.verdict.value,)))
-    if wanted.user is not None:
-        user = escape_text(wanted.user)
-        chosen.append(("(user = ? OR login = ?)", (user, user)))
-    if wanted.since_ms is not None:
-        chosen.append(("time_ms >= ?", (wanted.since_ms,)))
-    if wanted.until_ms is not None:
-        chosen.append(("time_ms < ?", (wanted.until_ms,)))
-    before = [] if wanted.before is None else [wanted.before]
-    if wanted.before_id is not None:
-        before.append(find_one(connection, wanted.before_id).seq)
-    if before:
-        chosen.append(("seq < ?", (min(before),)))
-    return [condition for condition, _ in chosen], [argument for _, given in chosen for argument in given]
-
-
-def _find_rules(connection: sqlite3.Connection, text: str) -> str:
-    """Ids of rules by id or title, whatever its case, as a JSON list."""
-    known = connection.execute("SELECT rule_id, title FROM rule_titles").fetchall()
-    wanted = escape_text(text).casefold()
-    found = [rule_id for rule_id, title in known if wanted in (rule_id.casefold(), title.casefold())]
-    if not found:
-        raise StoreError(
-            f"no alert in the database is of a rule with the id or title {escape_text(text)[:100]!r}: "
-            "`watchdogd rules list` shows all rules"
-        )
-    return msgspec.json.encode(found).decode()
