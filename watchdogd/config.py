@@ -18,6 +18,7 @@ from watchdogd.context_checks import warn_contexts
 from watchdogd.entities import Level
 from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
 from watchdogd.marks import MarkedDocument, load_documents, read_text
+from watchdogd.quantities import complain_keep, complain_max_size
 from watchdogd.resources import find_packaged_rules
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class StoreSettings(Settings, frozen=True, kw_only=True):
     """The one database."""
 
     path: FilePath = "/var/lib/watchdogd/watchdogd.db"
+    keep: Annotated[str, Meta(extra={"check": complain_keep})] = "90d"
+    max_size: Annotated[str, Meta(extra={"check": complain_max_size})] = "1GiB"
 
 
 class JournaldSettings(Settings, frozen=True, kw_only=True):
