@@ -60,16 +60,25 @@ class SkippingClock:
 class Lines:
     """A source that emits these records in batches, then waits to be stopped; or fails."""
 
-    def __init__(self, records: list[Record], batch: int = 64, error: SourceError | None = None) -> None:
+    def __init__(
+        self,
+        records: list[Record],
+        batch: int = 64,
+        error: SourceError | None = None,
+        wait_after: tuple[int, threading.Event] | None = None,
+    ) -> None:
         self._batches = [records[start : start + batch] for start in range(0, len(records), batch)]
         self._stopped = threading.Event()
         self._error = error
+        self._wait_after = wait_after
         self.emitted = threading.Event()
 
     def run(self, emit: Emit) -> None:
-        for batch in self._batches:
+        for number, batch in enumerate(self._batches):
             if self._stopped.is_set():
                 return
+            if self._wait_after is not None and number == self._wait_after[0]:
+                self._wait_after[1].wait(30)
             emit(batch)
         self.emitted.set()
         if self._error is not None:
@@ -335,6 +344,72 @@ async def test_refused_commit_is_tried_again_and_nothing_is_lost(tmp_path: Path,
         await bench.read(Lines(make_log(1, 2, 3)), alerts=3)
         assert bench.counters.get("store_retries_total") == bench.alive == 4
         assert len(await bench.take()) == 6
+
+
+async def test_reading_goes_on_while_the_database_refuses(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        bench.store.refusals = 1_000_000
+
+        async def mend() -> None:
+            await wait_counter(bench, "judge_alerts_total", 20)
+            assert await bench.store.count_alerts() == 0
+            assert bench.counters.gauges()["store_refusing"] == 1
+            bench.store.refusals = 0
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mend())
+            group.create_task(bench.read(Lines(make_log(*range(20)), batch=5), alerts=20))
+        assert bench.counters.gauges()["store_refusing"] == 0
+        assert bench.counters.get("store_alerts_total") == 20
+        assert {alert.id for _, alert in await bench.take()} == {name_alert(n, TIME_MS + n) for n in range(20)}
+
+
+@pytest.mark.parametrize("bound", ["HELD_LINES", "HELD_BYTES"])
+async def test_reading_waits_where_no_more_can_be_held(
+    tmp_path: Path, rules: dict[str, RuleSet], monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(module, bound, 1)
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        bench.store.refusals = 1_000_000
+
+        async def mend() -> None:
+            await wait_counter(bench, "judge_alerts_total")
+            await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
+            read = bench.counters.get("collect_lines_total")
+            more.set()
+            await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
+            assert bench.counters.get("collect_lines_total") == read
+            bench.store.refusals = 0
+
+        more = threading.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mend())
+            group.create_task(bench.read(Lines(make_log(1, 2, 3), batch=10, wait_after=(1, more)), alerts=3))
+        assert await bench.store.count_alerts() == 3
+
+
+@pytest.mark.parametrize(("level", "told"), [("critical", 2), ("high", 2), ("medium", 0)])
+async def test_the_worst_are_told_past_a_database_that_refuses_for_long(
+    tmp_path: Path, rules: dict[str, RuleSet], level: str, told: int
+) -> None:
+    async with open_bench(tmp_path, rules[level]) as bench:
+        heard: list[tuple[Alert, tuple[str, ...]]] = []
+        bench.pipeline.tell_unstored = lambda alert, sinks: heard.append((alert, sinks))
+        bench.store.refusals = 1_000_000
+
+        async def mend() -> None:
+            await wait_counter(bench, "judge_alerts_total", 2)
+            await wait_counter(bench, "store_retries_total", 2)
+            assert heard == []
+            bench.clock.skip(module.EMERGENCY_AFTER_S)
+            await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
+            bench.store.refusals = 0
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mend())
+            group.create_task(bench.read(Lines(make_log(1, 2)), alerts=2))
+        assert len({alert.id for alert, _ in heard}) == told
+        assert {sinks for _, sinks in heard} <= {("journald", "pager")}
 
 
 async def test_stop_while_the_database_refuses_leaves_everything_to_be_read_again(

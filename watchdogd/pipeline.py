@@ -1,7 +1,8 @@
 """The rooms joined: collect -> decode, enrich, match (the judge) -> store, and on to the desk of triage and the writer.
 
 Batches of records, finished events and pulses pass through one bounded queue. A full queue stops the readers, so the
-log file waits and nothing is dropped. The store commits before anything else hears of an alert.
+log file waits and nothing is dropped. The store commits before anything else hears of an alert. Where it refuses, what
+it should hold waits in memory and reading goes on, as far as there is room; the worst go out as emergencies meanwhile.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from typing import TYPE_CHECKING
 
-from watchdogd.entities import Alert, Event, Record
+import msgspec
+
+from watchdogd.entities import Alert, Event, Level, Record
 from watchdogd.errors import SourceError, StoreError
 from watchdogd.store.database import Batch, NewAlert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchdogd.entities import Checkpoint, Seen
+    from watchdogd.entities import Checkpoint, CorrelationRow, Seen
     from watchdogd.judge import Judge, Judged
     from watchdogd.ports import Clock, EventSource, LineSource
     from watchdogd.store.database import InstanceHeartbeat, Store
@@ -38,12 +42,27 @@ WORKED_S = 60.0
 STORE_RETRY_LAST_S = 5.0
 """Shorter than a third of WatchdogSec: systemd must hear that waiting for a disk is not being stuck."""
 
+HELD_LINES, HELD_BYTES = 50_000, 8 << 20
+"""How many lines are read on, and how much of alerts is held, past what a database that refuses has committed."""
+ALERT_BYTES = 4096
+"""An alert without its lines, about."""
+EMERGENCY_AFTER_S = 10.0
+EMERGENCY_FROM = Level.HIGH
+
 
 class Pulse:
     """A token that passes every stage; `done` is set when judge and store have answered."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """A database that refuses commits: since when, when it is tried again, how long it is left alone after that."""
+
+    since_s: float
+    again_s: float
+    delay_s: float
 
 
 class _Stop:
@@ -80,6 +99,12 @@ class Pipeline:
         self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_BATCHES)
         self._fresh: list[Alert] = []
         self._seen: dict[str, Seen] = {}
+        self._correlations: dict[tuple[str, str, str], CorrelationRow] = {}
+        self._planned: dict[str, NewAlert] = {}
+        self._held_lines = self._held_bytes = 0
+        self._refusal: _Refusal | None = None
+        self.tell_unstored: Callable[[Alert, tuple[str, ...]], None] = lambda *_: None
+        """Has an alert sent past the database, once; the service sets it."""
         self._committed_s = clock.monotonic_s()
         self._stopping = asyncio.Event()
         self._sources: set[LineSource] = set()
@@ -187,12 +212,12 @@ class Pipeline:
                 self._take(self.judge.judge_events([event for event in item if isinstance(event, Event)], now_ms))
             else:
                 self._open_lines([record for record in item if isinstance(record, Record)], now_ms)
-            if self._fresh or self._clock.monotonic_s() - self._committed_s >= COMMIT_EVERY_S:
+            if self._is_commit_due():
                 await self._commit()
             await asyncio.sleep(0)  # a full queue would otherwise never let the other tasks run
 
     async def _next_item(self) -> Item | None:
-        wait_s = QUIET_S if self.judge.pending else COMMIT_EVERY_S
+        wait_s = min(QUIET_S if self.judge.pending else COMMIT_EVERY_S, self._count_pause_s())
         try:
             async with asyncio.timeout(wait_s):
                 return await self._queue.get()
@@ -202,60 +227,98 @@ class Pipeline:
     def _open_lines(self, records: list[Record], now_ms: int) -> None:
         positions = [record.position for record in records if record.position is not None]
         self._counters.add("collect_lines_total", len(positions))
+        self._held_lines += len(positions)
         for position in positions:
             self._ledger.open(position)
         self._take(self.judge.feed(records, now_ms))
 
     def _take(self, judged: Judged) -> None:
         self._fresh.extend(judged.alerts)
+        self._held_bytes += sum(ALERT_BYTES + sum(map(len, alert.lines)) for alert in judged.alerts)
         for position in judged.closed:
             self._ledger.close(position)
 
+    def _is_commit_due(self) -> bool:
+        now_s = self._clock.monotonic_s()
+        if self._refusal is not None:
+            return now_s >= self._refusal.again_s or not self._has_room()
+        return bool(self._fresh) or now_s - self._committed_s >= COMMIT_EVERY_S
+
+    def _count_pause_s(self) -> float:
+        """For how long a database that refused is still left alone; endless where it did not."""
+        return math.inf if self._refusal is None else max(0.0, self._refusal.again_s - self._clock.monotonic_s())
+
+    def _has_room(self) -> bool:
+        return self._held_lines < HELD_LINES and self._held_bytes < HELD_BYTES
+
     async def _commit(self) -> None:
-        """One transaction: alerts, deliveries due and the checkpoint. Waits for the database rather than lose one."""
-        for pattern, more in self._take_seen().items():
-            before = self._seen.get(pattern)
-            self._seen[pattern] = more if before is None else before.plus(more)
-        alerts = {alert.id: alert for alert in self._fresh}
-        batch = Batch(
-            alerts=tuple(self._plan(alert) for alert in alerts.values()),
-            checkpoint=self._ledger.checkpoint(),
-            seen=self._seen,
-            heartbeat=self._heartbeat(),
-            correlations=tuple(self.judge.take_correlations()),
-        )
-        new_ids = await self._commit_when_possible(batch)
-        if new_ids is None:
-            return
-        self._fresh, self._seen = [], {}
+        """Commit what is held. Where the database refuses and there is no room for more, wait for it."""
+        while not await self._try_commit():
+            if self._stopping.is_set():
+                log.error("stopping uncommitted: what was read since the last commit will be read again")
+                self._discarding = True
+                return
+            if self._has_room():
+                return
+            await self._wait_unless_stopping(self._count_pause_s())
+
+    async def _try_commit(self) -> bool:
+        """One transaction: alerts, deliveries due and the checkpoint. False where the database refuses it."""
+        batch = self._make_batch()
+        try:
+            new_ids = await self._store.commit(batch)
+        except StoreError as error:
+            self._note_refusal(error, batch)
+            return False
+        if self._refusal is not None:
+            log.warning("the database takes commits again")
+            self._refusal = None
+            self._counters.set_gauge("store_refusing", 0)
+        alerts, self._fresh = self._fresh, []
+        self._seen, self._correlations, self._planned = {}, {}, {}
+        self._held_lines = self._held_bytes = 0
         self._committed_s = self._clock.monotonic_s()
-        self._counters.add("store_repeated_alerts_total", len(alerts) - len(new_ids))
+        self._counters.add("store_repeated_alerts_total", len({alert.id for alert in alerts}) - len(new_ids))
         if new_ids:
             self._counters.add("store_alerts_total", len(new_ids))
             for planned in batch.alerts:
                 if planned.triage and planned.alert.id in new_ids:
                     self.desk.take(planned.alert, planned.question)
             self.desk.wake_deliverer.set()
+        return True
 
-    async def _commit_when_possible(self, batch: Batch) -> frozenset[str] | None:
-        delay_s = RETRY_FIRST_S
-        while True:
-            try:
-                new_ids = await self._store.commit(batch)
-            except StoreError as error:
-                self._counters.add("store_retries_total")
-                log.error("%s; reading waits, trying again in %.1f s", error, delay_s)
-                if self._stopping.is_set():
-                    log.error("stopping uncommitted: what was read since the last commit will be read again")
-                    self._discarding = True
-                    return None
-                self._alive()
-                await self._wait_unless_stopping(delay_s)
-                delay_s = min(delay_s * 2, STORE_RETRY_LAST_S)
-            else:
-                if delay_s > RETRY_FIRST_S:
-                    log.warning("the database takes commits again")
-                return new_ids
+    def _make_batch(self) -> Batch:
+        for pattern, more in self._take_seen().items():
+            before = self._seen.get(pattern)
+            self._seen[pattern] = more if before is None else before.plus(more)
+        for row in self.judge.take_correlations():
+            self._correlations[row.rule_id, row.digest, row.group_key] = row
+        for alert in self._fresh:
+            if alert.id not in self._planned:
+                self._planned[alert.id] = self._plan(alert)
+        return Batch(
+            alerts=tuple(self._planned.values()),
+            checkpoint=self._ledger.checkpoint(),
+            seen=self._seen,
+            heartbeat=self._heartbeat(),
+            correlations=tuple(self._correlations.values()),
+        )
+
+    def _note_refusal(self, error: StoreError, batch: Batch) -> None:
+        """Say it, put the next try off, and let the worst out once it has lasted."""
+        now_s = self._clock.monotonic_s()
+        refusal = self._refusal or _Refusal(now_s, now_s, RETRY_FIRST_S)
+        self._counters.add("store_retries_total")
+        self._counters.set_gauge("store_refusing", 1)
+        waits = "" if self._has_room() else "; reading waits"
+        log.error("%s; trying again in %.1f s%s", error, refusal.delay_s, waits)
+        self._alive()
+        if now_s - refusal.since_s >= EMERGENCY_AFTER_S:
+            for planned in batch.alerts:
+                if planned.alert.level.rank >= EMERGENCY_FROM.rank:
+                    self.tell_unstored(planned.alert, planned.sinks)
+        delay_s = min(refusal.delay_s * 2, STORE_RETRY_LAST_S)
+        self._refusal = _Refusal(refusal.since_s, now_s + refusal.delay_s, delay_s)
 
     def _plan(self, alert: Alert) -> NewAlert:
         sinks, now_ms = self.desk.routes.choose(alert.level), self._clock.now_ms()

@@ -42,6 +42,7 @@ from watchdogd.store.outbox import Outbox
 from watchdogd.store.patience import persist
 from watchdogd.telemetry import Counters
 from watchdogd.write.deliver import Deliverer
+from watchdogd.write.emergency import Emergency
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -130,6 +131,7 @@ class Service:
             judge = start(pipeline.run_judge(), name="judge")
             workers = [start(loop, name=name) for name, loop in desk.loops()]
             workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
+            workers.append(start(run_emergency(pipeline, deliverer, self._counters), name="emergency"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
             workers.append(start(end_when_damaged(store), name="watch database"))
 
@@ -246,6 +248,13 @@ class Service:
             await pipeline.pulse()
             notify("WATCHDOG=1")
             await asyncio.sleep(interval_s / 3)
+
+
+async def run_emergency(pipeline: Pipeline, deliverer: Deliverer, counters: Counters) -> None:
+    """Send what the pipeline cannot store, until cancelled."""
+    emergency = Emergency(deliverer.find_sink, counters)
+    pipeline.tell_unstored = emergency.take
+    await emergency.run()
 
 
 async def end_when_damaged(store: Store) -> None:

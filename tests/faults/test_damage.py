@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.daemon import RULE_ID, Daemon, make_exec_lines, wait_until
+from tests.daemon import Daemon, wait_until
+from tests.faults.scene import append, read_ids, read_stored
 from tests.host.receiver import Receiver
 from watchdogd.store.damage import DAMAGE_RULE, list_aside
 
@@ -19,30 +19,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-TIME_MS = 1_795_000_000_000
 PAGE_BYTES = 4096
 
 
-def name_alert(serial: int) -> str:
-    return hashlib.sha256(f"{RULE_ID}\naudit||{TIME_MS}|{serial}|".encode()).hexdigest()
-
-
-def read_ids(receiver: Receiver) -> set[str]:
-    """Of the alerts of the rule, as they came."""
-    documents = [request.document for request in receiver.requests]
-    return {found["watchdogd"]["alert_id"] for found in documents if found["rule"]["id"] == RULE_ID}
-
-
 def count_damage(receiver: Receiver) -> int:
-    documents = [request.document for request in receiver.requests]
-    found = {one["watchdogd"]["alert_id"] for one in documents if one["rule"]["id"] == DAMAGE_RULE.id}
-    return len(found)
-
-
-def append(daemon: Daemon, serials: range) -> set[str]:
-    for serial in serials:
-        daemon.append(make_exec_lines(serial, TIME_MS))
-    return {name_alert(serial) for serial in serials}
+    return len(read_ids(receiver, DAMAGE_RULE.id))
 
 
 @pytest.fixture
@@ -86,8 +67,8 @@ def test_damage_found_at_a_start(daemon: Daemon, receiver: Receiver, damage: Cal
     wait_until(lambda: read_ids(receiver) == expected and count_damage(receiver) == 1, daemon)
     assert daemon.stop() == 0
     assert len(list_aside(daemon.database)) == (0 if damage is remove else 1)
+    assert read_stored(daemon) == expected
     with closing(sqlite3.connect(daemon.database)) as database:
-        assert {row[0] for row in database.execute("SELECT id FROM alerts WHERE rule_id = ?", (RULE_ID,))} == expected
         assert database.execute("PRAGMA quick_check").fetchone() == ("ok",)
     assert "Traceback" not in daemon.said
 

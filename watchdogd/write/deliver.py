@@ -127,6 +127,10 @@ class Deliverer:
             if id(sink) not in in_flight:
                 await self._close_sink(sink)
 
+    def find_sink(self, name: str) -> Sink | None:
+        """The sink that is in use under this name now."""
+        return self._sinks.get(name)
+
     async def close(self) -> None:
         """Close every sink. Call it when neither `run` nor `drain` is at work."""
         for sink in [*self._retired, *self._sinks.values()]:
