@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.triage.conftest import make_alert, make_rule, make_settings
-from watchdogd.entities import Label, Level, Verdict
+from watchdogd.entities import AlertState, Label, Level, Verdict
 from watchdogd.triage.policy import INJECTION_REASON, Policy
 
 levels = st.sampled_from(Level)
@@ -106,6 +106,7 @@ def test_injection_raises_an_alert_of_its_own_that_is_the_same_for_each_alert_of
     assert (extra.rule.title, extra.level) == ("Text addressed to a language model", Level.HIGH)
     assert extra.rule.triage == "never"
     assert extra.verdict is None
+    assert extra.state is AlertState.ACTIVE
     other = make_alert(rule=make_rule(id="6c1a3c5e-0000-4000-8000-000000000002"), id="b" * 64)
     assert policy.rule_on(other, verdict).extra[0].id == extra.id
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.entities import Alert, Label, Level, Rule
+from watchdogd.entities import Alert, AlertState, Label, Level, Rule
 
 if TYPE_CHECKING:
     from watchdogd.config import TriageSettings
@@ -123,7 +123,9 @@ def build_injection_alert(alert: Alert) -> Alert:
         first_seen_ms=alert.time_ms,
         last_seen_ms=alert.time_ms,
         reasons=(INJECTION_REASON,),
-        state="active",
+        state=AlertState.ACTIVE,
+        leader=None,
+        silence=None,
         count=1,
         verdict=None,
         is_correlation=False,
