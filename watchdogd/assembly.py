@@ -48,7 +48,8 @@ from watchdogd.triage.scorer import Scorer
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
 from watchdogd.write.journald import JournaldSink
-from watchdogd.write.webhook import WebhookSink
+from watchdogd.write.lanes import Terms
+from watchdogd.write.webhook import AT_ONCE, WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -190,9 +191,10 @@ def choose_routes(config: Config) -> Routes:
     return Routes(journald + tuple((hook.name, hook.min_level) for hook in config.webhooks))
 
 
-def choose_give_up_s(config: Config) -> dict[str, float]:
-    """How long each sink is tried: the journal for ever, a webhook as configured."""
-    return {"journald": math.inf, **{hook.name: hook.give_up_s for hook in config.webhooks}}
+def choose_terms(config: Config) -> dict[str, Terms]:
+    """How each sink is dealt with: the journal is tried for ever, a webhook as configured."""
+    hooks = {hook.name: Terms(give_up_s=hook.give_up_s, at_once=AT_ONCE) for hook in config.webhooks}
+    return {"journald": Terms(give_up_s=math.inf), **hooks}
 
 
 class AuditSources:

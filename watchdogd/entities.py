@@ -476,6 +476,28 @@ class Delivery(msgspec.Struct, frozen=True):
     created_ms: int
 
 
+class SinkTrouble(msgspec.Struct, frozen=True):
+    """What the database knows of a sink that fails, or has failed."""
+
+    sink: str
+    paused_until_ms: int
+    """Until then it is left alone; 0 where it is not."""
+    down_since_ms: int | None
+    """When it failed first, None where it worked since."""
+    gave_up_ms: int | None
+    """When, since it last worked, deliveries to it were given up first."""
+
+
+class GivenUp(msgspec.Struct, frozen=True):
+    """Deliveries to a sink that were given up, and no alert says so yet."""
+
+    sink: str
+    since_ms: int
+    count: int
+    error: str
+    """The last one's."""
+
+
 class Checkpoint(msgspec.Struct, frozen=True):
     """Where reading resumes: the lowest byte whose event has not been judged."""
 

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from watchdogd.background import Background, Scored, Standing
-    from watchdogd.entities import Alert, Checkpoint, Delivery, Event, Record
+    from watchdogd.entities import Alert, Checkpoint, Delivery, Event, Record, SinkTrouble
 
 
 class Clock(Protocol):
@@ -80,17 +80,31 @@ class PositionLedger(Protocol):
 class Outbox(Protocol):
     """The durable queue of deliveries, as the write room sees it (the store implements it)."""
 
-    async def take_due(self, now_ms: int, limit: int, busy: frozenset[str]) -> list[tuple[Delivery, Alert]]:
-        """Deliveries whose time has come, oldest first, none for a sink in `busy`; they are marked as being sent."""
+    async def take_due(self, now_ms: int, room: Mapping[str, int]) -> list[tuple[Delivery, Alert]]:
+        """Deliveries whose time has come, for each sink as many as it has room for (1 where it is not named).
 
-    async def mark_delivered(self, delivery: Delivery) -> None:
-        """The sink took it."""
+        The worst first; of a group one at a time, in order. They stay taken until they are marked.
+        """
 
-    async def mark_failed(self, delivery: Delivery, error: str, next_try_ms: int | None) -> None:
-        """The sink did not take it: try again at `next_try_ms`, or, with None, give up (dead letter)."""
+    async def mark_delivered(self, delivery: Delivery, *, is_well: bool = False) -> None:
+        """The sink took it; `is_well` says that this ended its trouble."""
 
-    async def next_due_ms(self, busy: frozenset[str]) -> int | None:
-        """When the next delivery falls due, None where nothing waits."""
+    async def mark_failed(
+        self, delivery: Delivery, error: str, next_try_ms: int | None, paused_until_ms: int = 0
+    ) -> None:
+        """The sink did not take it: try again at `next_try_ms`, or, with None, give up (dead letter).
+
+        Until `paused_until_ms`, where it is not 0, the sink as a whole is left alone, over restarts, too.
+        """
+
+    async def give_up(self, sink: str, created_ms: int, error: str) -> int:
+        """Give up all that waits for a sink since then or longer and is not being sent; how many that were."""
+
+    async def next_due_ms(self, now_ms: int, room: Mapping[str, int]) -> int | None:
+        """When, after now, the next delivery falls due to a sink with room, None where none does."""
+
+    async def load_troubles(self) -> list[SinkTrouble]:
+        """What is known of sinks that fail, or failed in an earlier life."""
 
 
 class AlertScorer(Protocol):

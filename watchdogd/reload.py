@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.assembly import build_sinks, choose_give_up_s, choose_routes
+from watchdogd.assembly import build_sinks, choose_routes, choose_terms
 from watchdogd.errors import Place, Problem, ProblemsError
 from watchdogd.loading import log_load
 from watchdogd.memory import freeze_memory
@@ -117,7 +117,8 @@ class Reloader:
         )
         self.last, self.rules_from_ms = loaded.report, loaded.from_ms
         self.inactive = loaded.inactive
-        await self._deliverer.replace_sinks(build_sinks(fresh, self._clock), choose_give_up_s(fresh))
+        unchanged = {"journald", *(hook.name for hook in fresh.webhooks if hook in config.webhooks)}
+        await self._deliverer.replace_sinks(build_sinks(fresh, self._clock), choose_terms(fresh), unchanged)
         self._counters.add("service_reloads_total")
         log_load(loaded)
         log.info("reloaded: %s", describe_load(loaded.report))

@@ -20,7 +20,7 @@ from watchdogd.assembly import (
     build_pipeline,
     build_sinks,
     build_triager,
-    choose_give_up_s,
+    choose_terms,
     watch_packages,
 )
 from watchdogd.background import Standing
@@ -121,7 +121,7 @@ class Service:
         )
         outbox = Outbox(store, self._counters, self._clock)
         sinks = build_sinks(config, self._clock)
-        deliverer = Deliverer(outbox, sinks, self._counters, self._clock, give_up_s=choose_give_up_s(config))
+        deliverer = Deliverer(outbox, sinks, self._counters, self._clock, terms=choose_terms(config))
         sources, follows = await self._begin(config, pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()

@@ -44,7 +44,7 @@ def make_alert(alert_id: str, **changes: object) -> Alert:
         "matched": {"Image": "/bin/cat"},
         "process": None,
         "lineage": (),
-        "group_key": "g",
+        "group_key": alert_id,
         "first_seen_ms": 1,
         "last_seen_ms": 1,
         "evidence_score": 0.5,
@@ -53,6 +53,9 @@ def make_alert(alert_id: str, **changes: object) -> Alert:
     }
     return Alert(**{**known, **changes})  # type: ignore[arg-type]
 
+
+MANY = {"journald": 1000, "hook": 1000, "mail": 1000}
+"""Sinks with room for whatever is due."""
 
 VERDICT = Verdict(label=Label.SUSPICIOUS, by="model", confidence=0.7)
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from tests.store.conftest import MANY
 from watchdogd.entities import Alert, AlertState, Checkpoint, CorrelationRow, EventId, Level, Seen, Verdict
 from watchdogd.errors import StoreError
 from watchdogd.store.database import Batch, InstanceHeartbeat, NewAlert, Store
@@ -70,7 +71,7 @@ async def test_a_known_alert_is_not_new_and_is_delivered_once(
     assert await store.commit(Batch(alerts=(new(alert("a"), "journald"), new(alert("a"), "journald")))) == {"a"}
     assert await store.commit(Batch(alerts=(new(alert("a", level=Level.LOW), "journald", "hook"),))) == frozenset()
     assert await store.count_alerts() == 1
-    assert len(await outbox.take_due(clock.now_ms(), 10, frozenset())) == 1
+    assert len(await outbox.take_due(clock.now_ms(), MANY)) == 1
 
 
 async def test_the_baseline_adds_up_and_is_bounded(store: Store) -> None:
@@ -145,7 +146,7 @@ async def test_a_document_that_is_none_stops_nobody(
     await store.write(lambda connection: connection.execute("UPDATE alerts SET document = '{' WHERE id = 'a'"))
     assert [found.id for found in await store.pending_triage(10)] == ["b"]
     outbox = Outbox(store, counters, clock)
-    assert [found.id for _, found in await outbox.take_due(clock.now_ms(), 10, frozenset())] == ["b"]
+    assert [found.id for _, found in await outbox.take_due(clock.now_ms(), MANY)] == ["b"]
     assert counters.get("store_unreadable_alerts_total") == 2
 
 
@@ -346,18 +347,18 @@ async def test_a_full_disk_is_named_and_mended(small_disk: Path, clock: Clock, a
     assert await store.load_checkpoint("audit_log") == point(1)
 
     # What was committed before still leaves the host, once: its mark is owed until there is room.
-    ((delivery, found),) = await outbox.take_due(clock.now_ms(), 10, frozenset())
+    ((delivery, found),) = await outbox.take_due(clock.now_ms(), MANY)
     assert found.id == "first"
     await outbox.mark_delivered(delivery)
-    assert await outbox.take_due(clock.now_ms(), 10, frozenset()) == []
+    assert await outbox.take_due(clock.now_ms(), MANY) == []
 
     ballast.unlink()
     assert await store.commit(Batch(alerts=(new(alert("second", lines=big)),), checkpoint=point(2))) == {"second"}
-    assert await outbox.take_due(clock.now_ms(), 10, frozenset()) == []
-    assert await outbox.next_due_ms(frozenset()) is None
+    assert await outbox.take_due(clock.now_ms(), MANY) == []
+    assert await outbox.next_due_ms(clock.now_ms(), MANY) is None
     await store.close()
     store = await Store.open(small_disk / "watchdogd.db", counters, clock)
-    assert await Outbox(store, counters, clock).next_due_ms(frozenset()) is None
+    assert await Outbox(store, counters, clock).next_due_ms(clock.now_ms(), MANY) is None
     assert await store.count_alerts() == 2
     await store.close()
 

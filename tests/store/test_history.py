@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from tests.store.conftest import MANY
 from watchdogd.background import Case
 from watchdogd.entities import Alert, AlertState, Label, Level, Process, ProcessKey, Rule, Verdict
 from watchdogd.errors import StoreError
@@ -172,7 +173,7 @@ async def test_what_is_not_there_is_said(history: History, wanted: AlertsRequest
 
 async def test_everything_about_one_alert(history: History, filled: Store, counters: Counters, clock: Clock) -> None:
     outbox = Outbox(filled, counters, clock)
-    (taken, *_) = await outbox.take_due(clock.now_ms(), 1, frozenset())
+    (taken, *_) = await outbox.take_due(clock.now_ms(), MANY)
     await outbox.mark_failed(taken[0], "refused", 2_000_000)
     case = Case(id="aaaa1", label=Label.BENIGN, title="t", level=Level.LOW, note="backup", by="operator", tokens=())
     await Verdicts(filled, counters, clock).keep_opinion(case)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from tests.store.conftest import MANY
 from watchdogd.background import Case
 from watchdogd.entities import AlertState, Label, Level
 from watchdogd.store import retention as module
@@ -79,7 +80,7 @@ async def test_what_is_still_needed_stays_and_goes_afterwards(
     await verdicts.keep_opinion(Case("judged", Label.BENIGN, "t", Level.LOW, (), by="operator"), ("scorer", b"learnt"))
     assert await by_age.prune() == 0
     assert await ids(store) == ["untold", "unasked", "judged", "leader", "part"]
-    ((delivery, _),) = await outbox.take_due(clock.ms, 9, frozenset())
+    ((delivery, _),) = await outbox.take_due(clock.ms, MANY)
     await outbox.mark_delivered(delivery)
     await store.record_verdict(
         alert("unasked", verdict=verdict), release=True, journald_only=False, verdict_update=True
@@ -96,7 +97,7 @@ async def test_dead_letters_do_not_hold_an_alert(
 ) -> None:
     outbox = Outbox(store, counters, clock)
     await put(store, alert("dead"), sinks=("journald",))
-    ((delivery, _),) = await outbox.take_due(clock.ms, 9, frozenset())
+    ((delivery, _),) = await outbox.take_due(clock.ms, MANY)
     await outbox.mark_failed(delivery, "gone", None)
     assert await by_age.prune() == 1
     rows = await store.read(lambda connection: connection.execute("SELECT count(*) FROM deliveries").fetchone())

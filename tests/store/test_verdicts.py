@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from tests.store.conftest import MANY
 from watchdogd.background import Case
 from watchdogd.entities import Alert, Label, Level, Process, ProcessKey, Verdict
 from watchdogd.errors import StoreError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     MakeAlert = Callable[..., Alert]
 
-NOBODY: frozenset[str] = frozenset()
 INIT = Process(ProcessKey("b", 1, 0), 1, 0, "/sbin/init", "init", (), "/", 0, "root", None, None, None, None)
 NGINX = replace(INIT, key=ProcessKey("b", 90, 5), pid=90, ppid=1, exe="/usr/sbin/nginx")
 SHELL = replace(INIT, key=ProcessKey("b", 99, 9), pid=99, ppid=90, exe="/bin/sh", argv=("sh", "-c", "id"))
@@ -62,11 +62,11 @@ async def test_a_verdict_releases_routes_and_tells(
     outbox = Outbox(store, counters, clock)
     await put(store, alert("a"), alert("b"))
     await put(store, alert("told"), due_ms=0)
-    for delivery, _ in await outbox.take_due(clock.now_ms(), 9, NOBODY):
+    for delivery, _ in await outbox.take_due(clock.now_ms(), MANY):
         await outbox.mark_delivered(delivery)
     ruled = (RuledAlert(alert("a")), RuledAlert(alert("b"), journald_only=True))
     await verdicts.record([*ruled, RuledAlert(alert("told"), verdict_update=True)])
-    taken = [delivery for delivery, _ in await outbox.take_due(clock.now_ms(), 9, NOBODY)]
+    taken = [delivery for delivery, _ in await outbox.take_due(clock.now_ms(), MANY)]
     assert sorted((one.alert_id, one.sink, one.kind) for one in taken) == [
         ("a", "hook", "alert"),
         ("a", "journald", "alert"),

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.write.conftest import build_alert
-from watchdogd.entities import Delivery
+from watchdogd.entities import Delivery, SinkTrouble
 from watchdogd.errors import DeliveryError, StoreError
 from watchdogd.telemetry import Counters
-from watchdogd.write.deliver import Backoff, Deliverer
+from watchdogd.write.deliver import Deliverer
+from watchdogd.write.lanes import Backoff, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from watchdogd.entities import Alert
 
@@ -59,6 +60,7 @@ class MemoryOutbox:
         self.dead: list[tuple[Delivery, str]] = []
         self.errors: list[str] = []
         self.refusals = 0
+        self.troubles: dict[str, SinkTrouble] = {}
 
     def put(self, alert: Alert, sink: str, kind: str = "alert", created_ms: int = T0_MS) -> None:
         number = len(self.waiting) + len(self.delivered) + len(self.dead) + len(self.taken)
@@ -71,23 +73,32 @@ class MemoryOutbox:
             self.refusals -= 1
             raise StoreError("database or disk is full")
 
-    async def take_due(self, now_ms: int, limit: int, busy: frozenset[str]) -> list[tuple[Delivery, Alert]]:
+    async def take_due(self, now_ms: int, room: Mapping[str, int]) -> list[tuple[Delivery, Alert]]:
         self._refuse()
-        due = [
-            d for due_ms, d in sorted(self.waiting, key=lambda w: w[1].id) if due_ms <= now_ms and d.sink not in busy
-        ]
-        chosen = due[:limit]
+        due = [d for due_ms, d in sorted(self.waiting, key=lambda w: w[1].id) if due_ms <= now_ms]
+        chosen: list[Delivery] = []
+        for delivery in due:
+            if sum(d.sink == delivery.sink for d in chosen) < room.get(delivery.sink, 1):
+                chosen.append(delivery)
         self.waiting = [(due_ms, d) for due_ms, d in self.waiting if d not in chosen]
         self.taken |= {d.id for d in chosen}
         return [(d, self._alerts[d.alert_id]) for d in chosen]
 
-    async def mark_delivered(self, delivery: Delivery) -> None:
+    async def mark_delivered(self, delivery: Delivery, *, is_well: bool = False) -> None:
         self._refuse()
+        if is_well:
+            self.troubles.pop(delivery.sink, None)
         self.taken.remove(delivery.id)
         self.delivered.append(delivery)
 
-    async def mark_failed(self, delivery: Delivery, error: str, next_try_ms: int | None) -> None:
+    async def mark_failed(
+        self, delivery: Delivery, error: str, next_try_ms: int | None, paused_until_ms: int = 0
+    ) -> None:
         self._refuse()
+        if paused_until_ms:
+            known = self.troubles.get(delivery.sink)
+            since_ms = self._clock.ms if known is None else known.down_since_ms
+            self.troubles[delivery.sink] = SinkTrouble(delivery.sink, paused_until_ms, since_ms, None)
         self.taken.remove(delivery.id)
         self.errors.append(error)
         again = msgspec.structs.replace(delivery, attempts=delivery.attempts + 1)
@@ -96,9 +107,20 @@ class MemoryOutbox:
         else:
             self.waiting.append((next_try_ms, again))
 
-    async def next_due_ms(self, busy: frozenset[str]) -> int | None:
+    async def give_up(self, sink: str, created_ms: int, error: str) -> int:
         self._refuse()
-        return min((due_ms for due_ms, d in self.waiting if d.sink not in busy), default=None)
+        old = [d for _, d in self.waiting if d.sink == sink and d.created_ms <= created_ms]
+        self.waiting = [(due_ms, d) for due_ms, d in self.waiting if d not in old]
+        self.dead += [(d, error) for d in old]
+        return len(old)
+
+    async def next_due_ms(self, now_ms: int, room: Mapping[str, int]) -> int | None:
+        self._refuse()
+        return min((due_ms for due_ms, d in self.waiting if due_ms > now_ms and room.get(d.sink, 1) > 0), default=None)
+
+    async def load_troubles(self) -> list[SinkTrouble]:
+        self._refuse()
+        return list(self.troubles.values())
 
 
 class ScriptedSink:
@@ -136,19 +158,24 @@ class ScriptedSink:
 class Bench:
     """A deliverer with everything around it."""
 
-    def __init__(self, *sinks: ScriptedSink, give_up_s: dict[str, float] | None = None) -> None:
-        self.time = SimulatedTime()
-        self.outbox = MemoryOutbox(self.time)
+    def __init__(
+        self, *sinks: ScriptedSink, terms: dict[str, Terms] | None = None, before: Bench | None = None
+    ) -> None:
+        """`before` is the bench of an earlier life: its time goes on, its outbox is found as it was left."""
+        self.time: SimulatedTime = before.time if before is not None else SimulatedTime()
+        self.outbox: MemoryOutbox = before.outbox if before is not None else MemoryOutbox(self.time)
         self.counters = Counters()
         self.wake = asyncio.Event()
+        self.given_up = asyncio.Event()
         self.deliverer = Deliverer(
             self.outbox,
             {sink.name: sink for sink in sinks},
             self.counters,
             self.time,
-            give_up_s=give_up_s,
+            terms=terms,
             chance=random.Random(7).random,
             wait=self.time.wait,
+            on_given_up=self.given_up.set,
         )
 
     @contextlib.asynccontextmanager
@@ -250,7 +277,7 @@ async def test_unrecoverable_is_a_dead_letter_at_once(make_alert: Callable[..., 
 
 async def test_it_gives_up_after_its_time_and_not_before(make_alert: Callable[..., Alert]) -> None:
     sink = ScriptedSink("a", *[again() for _ in range(10_000)])
-    bench = Bench(sink, give_up_s={"a": 7200.0})
+    bench = Bench(sink, terms={"a": Terms(give_up_s=7200.0)})
     bench.outbox.put(make_alert(id="x"), "a")
     async with bench.running():
         await bench.until(lambda: len(bench.outbox.dead) == 1)
@@ -269,7 +296,7 @@ async def test_after_long_downtime_old_deliveries_are_tried_all_the_same(make_al
 
 async def test_a_sink_without_end_is_never_given_up(make_alert: Callable[..., Alert]) -> None:
     sink = ScriptedSink("journald", *[again() for _ in range(500)])
-    bench = Bench(sink, give_up_s={"journald": math.inf})
+    bench = Bench(sink, terms={"journald": Terms(give_up_s=math.inf)})
     bench.outbox.put(make_alert(id="x"), "journald")
     async with bench.running():
         await bench.until(lambda: sink.got == ["alert_x"])
@@ -346,7 +373,7 @@ async def test_reload_swaps_sinks_and_closes_the_old_when_done(make_alert: Calla
     async with bench.running():
         await bench.until(lambda: busy.tries == 1)
         fresh = ScriptedSink("a")
-        await bench.deliverer.replace_sinks({"a": fresh}, {"a": 60.0})
+        await bench.deliverer.replace_sinks({"a": fresh}, {"a": Terms(give_up_s=60.0)})
         assert idle.closed
         assert not busy.closed
         busy.gate.set()
@@ -357,6 +384,112 @@ async def test_reload_swaps_sinks_and_closes_the_old_when_done(make_alert: Calla
         await bench.until(lambda: fresh.got == ["alert_y"])
     await bench.deliverer.close()
     assert fresh.closed
+
+
+async def test_a_pause_outlives_the_daemon(make_alert: Callable[..., Alert]) -> None:
+    first = Bench(ScriptedSink("a", again(retry_after_s=600)))
+    for name in "xyz":
+        first.outbox.put(make_alert(id=name), "a")
+    async with first.running():
+        await first.until(lambda: first.outbox.errors == ["try again"])
+    second = Bench(sink := ScriptedSink("a"), before=first)
+    async with second.running():
+        second.wake.set()
+        await second.until(lambda: second.time.monotonic_s() > 500)
+        assert sink.tries == 0
+        await second.until(lambda: len(sink.got) == 3)
+    assert second.time.monotonic_s() >= 600
+    assert second.outbox.troubles == {}
+
+
+async def test_a_remembered_pause_is_never_longer_than_an_hour(make_alert: Callable[..., Alert]) -> None:
+    bench = Bench(sink := ScriptedSink("a"))
+    bench.outbox.troubles["a"] = SinkTrouble("a", T0_MS + 90 * 86_400_000, T0_MS, None)
+    bench.outbox.put(make_alert(id="x"), "a")
+    async with bench.running():
+        await bench.until(lambda: sink.got == ["alert_x"])
+    assert bench.time.monotonic_s() <= 3700
+
+
+async def test_several_at_once_and_one_alone_after_a_failure(make_alert: Callable[..., Alert]) -> None:
+    sink = ScriptedSink("a")
+    sink.gate.clear()
+    bench = Bench(sink, terms={"a": Terms(at_once=3)})
+    for number in range(8):
+        bench.outbox.put(make_alert(id=str(number)), "a")
+    async with bench.running():
+        await bench.until(lambda: sink.tries == 3)
+        sink.script = [again(), again(), again()]
+        sink.gate.set()
+        await bench.until(lambda: len(bench.outbox.errors) == 3)
+        assert bench.time.monotonic_s() < 1  # three that failed together are one failure: a second's pause at most
+        sink.most_at_once = 0
+        sink.gate.clear()
+        await bench.until(lambda: sink.tries == 4)
+        await bench.until(lambda: bench.time.monotonic_s() > 60)
+        assert sink.most_at_once == 1
+        sink.gate.set()
+        await bench.until(lambda: len(sink.got) >= 1)
+        sink.gate.clear()
+        await bench.until(lambda: sink.at_once == 3)
+        sink.gate.set()
+        await bench.until(lambda: len(sink.got) == 8)
+
+
+async def test_a_sink_that_is_dead_for_good_lets_nothing_pile_up(make_alert: Callable[..., Alert]) -> None:
+    sink = ScriptedSink("a", *[again() for _ in range(10_000)])
+    bench = Bench(sink, terms={"a": Terms(give_up_s=7200.0)})
+    for number in range(500):
+        bench.outbox.put(make_alert(id=str(number)), "a")
+    async with bench.running():
+        await bench.until(lambda: len(bench.outbox.dead) == 500)
+        assert bench.time.monotonic_s() <= 7200 + 300
+        bench.outbox.put(make_alert(id="young"), "a", created_ms=bench.time.ms)
+        bench.wake.set()
+        started_s = bench.time.monotonic_s()
+        await bench.until(lambda: bench.time.monotonic_s() > started_s + 3600)
+        assert len(bench.outbox.dead) == 500
+    assert bench.counters.get("write_dead_letters_total") == 500
+    assert bench.given_up.is_set()
+
+
+async def test_an_earlier_lifes_outage_gives_up_nothing_untried(make_alert: Callable[..., Alert]) -> None:
+    bench = Bench(sink := ScriptedSink("a", again(), again()), terms={"a": Terms(give_up_s=60.0)})
+    bench.outbox.troubles["a"] = SinkTrouble("a", 0, T0_MS - 9_000_000, None)
+    for number in range(3):
+        bench.outbox.put(make_alert(id=str(number)), "a", created_ms=T0_MS - 9_000_000)
+    async with bench.running():
+        await bench.until(lambda: len(sink.got) == 3)
+    assert bench.outbox.dead == []
+
+
+async def test_what_waits_for_a_sink_that_is_gone_ends_at_once(make_alert: Callable[..., Alert]) -> None:
+    bench = Bench(ScriptedSink("a"))
+    for number in range(50):
+        bench.outbox.put(make_alert(id=str(number)), "removed")
+    async with bench.running():
+        await bench.until(lambda: len(bench.outbox.dead) == 50)
+    assert bench.time.monotonic_s() < 1
+    assert bench.counters.get("write_dead_letters_total") == 50
+
+
+async def test_a_reload_keeps_the_pause_of_a_sink_that_did_not_change(make_alert: Callable[..., Alert]) -> None:
+    sinks = {name: ScriptedSink(name, again(retry_after_s=600)) for name in "ab"}
+    bench = Bench(*sinks.values())
+    for name in sinks:
+        bench.outbox.put(make_alert(id="x"), name)
+        bench.outbox.put(make_alert(id="y"), name)
+    async with bench.running():
+        await bench.until(lambda: len(bench.outbox.errors) == 2)
+        began_s = bench.time.monotonic_s()
+        await bench.deliverer.replace_sinks(sinks, {}, {"a"})
+        await bench.until(lambda: sinks["b"].got == ["alert_y"])
+        assert bench.time.monotonic_s() - began_s < 1
+        await bench.until(lambda: bench.time.monotonic_s() - began_s > 500)
+        assert sinks["a"].tries == 1
+        bench.deliverer.resume({"a", "unknown"})
+        await bench.until(lambda: sinks["a"].got == ["alert_y"])
+        assert bench.time.monotonic_s() - began_s < 600
 
 
 @given(

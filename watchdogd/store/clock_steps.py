@@ -38,7 +38,14 @@ def measure_offset_ms(clock: Clock) -> int:
 def move_waiting(connection: sqlite3.Connection, step_ms: int) -> None:
     """Move due time and age of everything that waits to a clock that was set by so much."""
     connection.execute(
-        "UPDATE deliveries SET due_ms = due_ms + ?1, created_ms = created_ms + ?1 WHERE state = 'pending'", (step_ms,)
+        "UPDATE deliveries SET due_ms = due_ms + ?1, created_ms = created_ms + ?1, "
+        "next_try_ms = CASE next_try_ms WHEN 0 THEN 0 ELSE next_try_ms + ?1 END WHERE state = 'pending'",
+        (step_ms,),
+    )
+    connection.execute(
+        "UPDATE troubles SET paused_until_ms = paused_until_ms + ?1, down_since_ms = down_since_ms + ?1 "
+        "WHERE paused_until_ms <> 0",
+        (step_ms,),
     )
 
 

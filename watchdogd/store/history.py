@@ -124,8 +124,8 @@ class History:
             (found.alert_id, REPEATS + 1),
         ).fetchall()
         deliveries = connection.execute(
-            "SELECT sink, kind, state, attempts, created_ms, due_ms, ended_ms, last_error FROM deliveries "
-            "WHERE alert_id = ? ORDER BY id LIMIT ?",
+            "SELECT sink, kind, state, attempts, created_ms, max(due_ms, next_try_ms), ended_ms, last_error "
+            "FROM deliveries WHERE alert_id = ? ORDER BY id LIMIT ?",
             (found.alert_id, DELIVERIES),
         )
         opinion = connection.execute(

@@ -24,7 +24,8 @@ MIGRATIONS = (
             document BLOB NOT NULL
         )""",
         "CREATE INDEX alerts_pending ON alerts (seq) WHERE triage_state = 'pending'",
-        # kind: alert, verdict. state: pending, delivered, dead (given up), routed (by its verdict, to journald only).
+        # kind: alert, verdict. state: pending, delivered, dead (given up), dropped (by the operator), routed (by its
+        # verdict, to journald only).
         """CREATE TABLE deliveries (
             id INTEGER PRIMARY KEY,
             alert_id TEXT NOT NULL REFERENCES alerts (id),
@@ -137,6 +138,30 @@ MIGRATIONS = (
         ) WITHOUT ROWID""",
     ),
     MAKE_LISTING,
+    (
+        # queue: level and group of the alert. What is due is sent worst first; of a queue in the order of ids.
+        # next_try_ms: 0, or not before then, as a sink did not take it.
+        "ALTER TABLE deliveries ADD COLUMN queue TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE deliveries ADD COLUMN next_try_ms INTEGER NOT NULL DEFAULT 0",
+        "UPDATE deliveries SET queue = alert_id",
+        "UPDATE deliveries SET next_try_ms = due_ms WHERE state = 'pending' AND attempts > 0",
+        "DROP INDEX deliveries_due",
+        "DROP INDEX deliveries_worst",
+        "CREATE INDEX deliveries_next ON deliveries (sink, rank DESC, due_ms, id) WHERE state = 'pending'",
+        "CREATE INDEX deliveries_queue ON deliveries (sink, queue, id) WHERE state = 'pending'",
+        "CREATE INDEX deliveries_retry ON deliveries (sink, next_try_ms) WHERE state = 'pending' AND next_try_ms <> 0",
+        "CREATE INDEX deliveries_dead ON deliveries (sink, id) WHERE state = 'dead'",
+        # Sinks that fail or have failed. gave_up_ms: since then deliveries are given up, told_ms: an alert said so.
+        """CREATE TABLE troubles (
+            sink TEXT PRIMARY KEY,
+            paused_until_ms INTEGER NOT NULL DEFAULT 0,
+            down_since_ms INTEGER,
+            gave_up_ms INTEGER,
+            given_up INTEGER NOT NULL DEFAULT 0,
+            told_ms INTEGER,
+            error TEXT NOT NULL DEFAULT ''
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -89,10 +89,16 @@ def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> 
     if cursor.rowcount != 1:
         return False
     connection.executemany(
-        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank) VALUES (?, ?, 'alert', ?, ?, ?)",
-        [(alert.id, sink, item.due_ms, now_ms, alert.level.rank) for sink in item.sinks],
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue) "
+        "VALUES (?, ?, 'alert', ?, ?, ?, ?)",
+        [(alert.id, sink, item.due_ms, now_ms, alert.level.rank, name_queue(alert)) for sink in item.sinks],
     )
     return True
+
+
+def name_queue(alert: Alert) -> str:
+    """What is sent in order: alerts of one group and level. A worse one waits for none of its group."""
+    return escape_text(f"{alert.level.rank}|{alert.group_key}")
 
 
 def escape_origin(alert: Alert) -> str | None:
@@ -200,8 +206,8 @@ def add_verdict_deliveries(
 ) -> None:
     """Tell the verdict to each sink that has the alert or is being sent it, once."""
     connection.execute(
-        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank) "
-        "SELECT alert_id, sink, 'verdict', ?, ?, rank FROM deliveries WHERE alert_id = ? AND kind = 'alert' "
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue) "
+        "SELECT alert_id, sink, 'verdict', ?, ?, rank, queue FROM deliveries WHERE alert_id = ? AND kind = 'alert' "
         "AND (state = 'delivered' OR id IN (SELECT value FROM json_each(?))) ON CONFLICT DO NOTHING",
         (now_ms, now_ms, alert_id, as_json(sending)),
     )

@@ -1,41 +1,27 @@
-"""From the durable outbox to the sinks: one delivery in flight per sink, retries with backoff, dead letters."""
+"""From the durable outbox to the sinks: a few deliveries in flight per sink, retries with backoff, dead letters."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from watchdogd.errors import DeliveryError, StoreError
+from watchdogd.write.lanes import MIN_FAILURES, Backoff, Lane, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from watchdogd.entities import Alert, Delivery
     from watchdogd.ports import Clock, Outbox, Sink
     from watchdogd.telemetry import Counters
 
-GIVE_UP_S: Final = 86_400.0
-_MIN_ATTEMPTS: Final = 5
-"""After a long downtime everything is old: nothing is given up before it was really tried."""
 _IDLE_S: Final = 60.0
 _LEAST_SLEEP_S: Final = 0.05
 _log = logging.getLogger(__name__)
-
-
-class Backoff(msgspec.Struct, frozen=True):
-    """Exponential waiting: `first_s` doubles with each attempt up to `most_s`; jitter takes off up to a half."""
-
-    first_s: float = 1.0
-    most_s: float = 300.0
-
-    def delay_s(self, attempts: int, chance: float) -> float:
-        """Wait after so many failed attempts (1 or more); `chance` is 0 to 1."""
-        full = min(self.most_s, self.first_s * 2.0 ** min(max(attempts, 1) - 1, 30))
-        return full * (1.0 - 0.5 * chance)
 
 
 async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
@@ -54,34 +40,33 @@ class Deliverer:
     (a sink raised something it should not), `write_store_errors_total`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what tests replace is named
         self,
         outbox: Outbox,
         sinks: Mapping[str, Sink],
         counters: Counters,
         clock: Clock,
         *,
-        give_up_s: Mapping[str, float] | None = None,
+        terms: Mapping[str, Terms] | None = None,
         backoff: Backoff | None = None,
         chance: Callable[[], float] = random.random,
         wait: Callable[[asyncio.Event, float], Awaitable[None]] = wait_for_event,
+        on_given_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """`give_up_s` by sink, `math.inf` for never; a sink that is not named there has a day."""
+        """`terms` by sink; one that is not named there has the default. `on_given_up` hears of each dead letter."""
         self._outbox = outbox
-        self._sinks = dict(sinks)
         self._counters = counters
         self._clock = clock
-        self._give_up_s = dict(give_up_s or {})
         self._backoff = backoff or Backoff()
         self._chance = chance
         self._wait = wait
+        self._on_given_up = on_given_up
+        self._lanes = {name: Lane(sink, (terms or {}).get(name, Terms())) for name, sink in sinks.items()}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._running = False
-        self._in_flight: dict[str, Sink | None] = {}
+        self._is_loaded = False
         self._retired: list[Sink] = []
-        self._failures: dict[str, int] = {}
-        self._paused_until_s: dict[str, float] = {}
 
     async def run(self, wake: asyncio.Event) -> None:
         """Deliver until cancelled; `wake` says that something new may be due. At most one may run."""
@@ -93,7 +78,6 @@ class Deliverer:
                     await self._pass(group)
         finally:
             self._running = False
-            self._in_flight.clear()
 
     async def drain(self, deadline_s: float) -> bool:
         """Send what is due now; True when nothing of it is left, False when the time ran out.
@@ -112,29 +96,46 @@ class Deliverer:
             return False
         return True
 
-    async def replace_sinks(self, sinks: Mapping[str, Sink], give_up_s: Mapping[str, float]) -> None:
-        """Use these from now on (reload) and close the old ones, each once its delivery is done."""
-        old, self._sinks = self._sinks, dict(sinks)
-        self._give_up_s = dict(give_up_s)
-        self._failures.clear()
-        self._paused_until_s.clear()
+    async def replace_sinks(
+        self, sinks: Mapping[str, Sink], terms: Mapping[str, Terms], unchanged: AbstractSet[str] = frozenset()
+    ) -> None:
+        """Use these from now on (reload) and close the old ones, each once its deliveries are done.
+
+        Sinks in `unchanged` stay paused where they are; the others are tried at once.
+        """
+        old = [lane.sink for lane in self._lanes.values() if lane.sink is not None]
+        for name in self._lanes.keys() | sinks.keys():
+            lane = self._lanes.setdefault(name, Lane(None, Terms()))
+            lane.sink, lane.terms = sinks.get(name), terms.get(name, Terms())
+            if name not in unchanged:
+                lane.resume()
         self._wake.set()
-        kept = {id(sink) for sink in self._sinks.values()}
-        in_flight = {id(sink) for sink in self._in_flight.values()}
-        gone = [sink for sink in old.values() if id(sink) not in kept]
-        self._retired.extend(sink for sink in gone if id(sink) in in_flight)
+        kept = {id(lane.sink) for lane in self._lanes.values()}
+        gone = [sink for sink in old if id(sink) not in kept]
+        self._retired.extend(sink for sink in gone if self._is_used(sink))
         for sink in gone:
-            if id(sink) not in in_flight:
+            if not self._is_used(sink):
                 await self._close_sink(sink)
 
     def find_sink(self, name: str) -> Sink | None:
         """The sink that is in use under this name now."""
-        return self._sinks.get(name)
+        lane = self._lanes.get(name)
+        return None if lane is None else lane.sink
+
+    def resume(self, sinks: AbstractSet[str]) -> None:
+        """Try these sinks at once, and look again at what is due: the operator says so."""
+        for name in sinks & self._lanes.keys():
+            self._lanes[name].resume()
+        self._wake.set()
 
     async def close(self) -> None:
         """Close every sink. Call it when neither `run` nor `drain` is at work."""
-        for sink in [*self._retired, *self._sinks.values()]:
-            await self._close_sink(sink)
+        for sink in [*self._retired, *(lane.sink for lane in self._lanes.values())]:
+            if sink is not None:
+                await self._close_sink(sink)
+
+    def _is_used(self, sink: Sink) -> bool:
+        return any(sink is used for lane in self._lanes.values() for used in lane.using)
 
     async def _close_sink(self, sink: Sink) -> None:
         if sink in self._retired:
@@ -148,29 +149,31 @@ class Deliverer:
     async def _run_until_idle(self) -> None:
         self._wake.clear()
         self._idle.clear()
-        try:
-            async with asyncio.TaskGroup() as group:
-                while not self._idle.is_set():
-                    await self._pass(group)
-        finally:
-            self._in_flight.clear()
+        async with asyncio.TaskGroup() as group:
+            while not self._idle.is_set():
+                await self._pass(group)
 
     async def _pass(self, group: asyncio.TaskGroup) -> None:
-        """Start everything that is due on free sinks, then wait for the next reason to look."""
+        """Start everything that is due and has room, then wait for the next reason to look."""
         self._wake.clear()
-        if self._sinks and self._sinks.keys() <= self._in_flight.keys():  # nobody is free: what waits may be long
-            await self._wait(self._wake, self._sleep_s(None))
-            return
+        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
         try:
-            while taken := await self._outbox.take_due(self._clock.now_ms(), 1, self._busy()):
-                for delivery, alert in taken:
-                    self._in_flight[delivery.sink] = self._sinks.get(delivery.sink)
-                    group.create_task(self._deliver(delivery, alert), name=f"deliver to {delivery.sink}")
-            if not self._in_flight:
+            await self._load(now_ms, now_s)
+            room = {name: lane.room(now_s) for name, lane in self._lanes.items()}
+            due_ms = None
+            if not room or any(room.values()):  # else nobody is free: what waits may be long
+                for delivery, alert in await self._outbox.take_due(now_ms, room):
+                    lane = self._lanes.setdefault(delivery.sink, Lane(None, Terms()))
+                    lane.using.append(lane.sink)
+                    work = self._deliver(lane, lane.sink, lane.failures, delivery, alert)
+                    group.create_task(work, name=f"deliver to {delivery.sink}")
+            if not any(lane.using for lane in self._lanes.values()):
                 self._idle.set()
                 if not self._running:
                     return
-            due_ms = await self._outbox.next_due_ms(self._busy())
+            room = {name: lane.room(now_s) for name, lane in self._lanes.items()}
+            if not room or any(room.values()):
+                due_ms = await self._outbox.next_due_ms(now_ms, room)
         except StoreError as error:
             self._counters.add("write_store_errors_total")
             _log.warning("the outbox cannot be read, trying again: %s", error)
@@ -178,11 +181,16 @@ class Deliverer:
             return
         await self._wait(self._wake, self._sleep_s(due_ms))
 
-    def _busy(self) -> frozenset[str]:
-        now_s = self._clock.monotonic_s()
-        for name in [name for name, until_s in self._paused_until_s.items() if until_s <= now_s]:
-            del self._paused_until_s[name]
-        return frozenset(self._in_flight.keys() | self._paused_until_s.keys())
+    async def _load(self, now_ms: int, now_s: float) -> None:
+        """Once, leave alone whom an earlier life was told to leave alone."""
+        if self._is_loaded:
+            return
+        for trouble in await self._outbox.load_troubles():
+            lane = self._lanes.get(trouble.sink)
+            if lane is not None:
+                down_s = None if trouble.down_since_ms is None else (now_ms - trouble.down_since_ms) / 1000
+                lane.remember(now_s, (trouble.paused_until_ms - now_ms) / 1000, down_s)
+        self._is_loaded = True
 
     def _sleep_s(self, due_ms: int | None) -> float:
         """Until the next delivery falls due or a paused sink is free again; a finished delivery wakes us anyway."""
@@ -190,26 +198,25 @@ class Deliverer:
         if due_ms is not None:
             moments.append((due_ms - self._clock.now_ms()) / 1000)
         now_s = self._clock.monotonic_s()
-        moments.extend(until_s - now_s for until_s in self._paused_until_s.values())
+        moments.extend(lane.paused_until_s - now_s for lane in self._lanes.values() if lane.paused_until_s > now_s)
         return max(_LEAST_SLEEP_S, min(moments))
 
-    async def _deliver(self, delivery: Delivery, alert: Alert) -> None:
+    async def _deliver(self, lane: Lane, sink: Sink | None, begun: int, delivery: Delivery, alert: Alert) -> None:
         try:
-            error = await self._attempt(delivery, alert)
+            error = await self._attempt(sink, delivery, alert)
             if error is None:
-                self._failures.pop(delivery.sink, None)
-                await self._record(lambda: self._outbox.mark_delivered(delivery))
+                is_well = lane.succeed(begun)
+                await self._record(lambda: self._outbox.mark_delivered(delivery, is_well=is_well))
                 self._counters.add("write_sent_total")
             else:
-                await self._record_failure(delivery, error)
+                await self._record_failure(lane, begun, delivery, error)
         finally:
-            sink = self._in_flight.pop(delivery.sink, None)
+            lane.using.remove(sink)
             self._wake.set()
-            if sink is not None and sink in self._retired:
+            if sink is not None and sink in self._retired and not self._is_used(sink):
                 await self._close_sink(sink)
 
-    async def _attempt(self, delivery: Delivery, alert: Alert) -> DeliveryError | None:
-        sink = self._in_flight[delivery.sink]
+    async def _attempt(self, sink: Sink | None, delivery: Delivery, alert: Alert) -> DeliveryError | None:
         if sink is None:
             return DeliveryError("no sink of that name is configured any more", recoverable=False)
         try:
@@ -222,31 +229,43 @@ class Deliverer:
             return DeliveryError(f"internal error: {type(error).__name__}", recoverable=True)
         return None
 
-    async def _record_failure(self, delivery: Delivery, error: DeliveryError) -> None:
-        next_try_ms = self._next_try_ms(delivery, error)
+    async def _record_failure(self, lane: Lane, begun: int, delivery: Delivery, error: DeliveryError) -> None:
+        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
+        paused_until_ms, next_try_ms = 0, None
+        if error.recoverable:
+            chance, least_s = self._chance(), error.retry_after_s or 0.0
+            pause_s = lane.fail(begun, now_s, self._backoff, chance, least_s)
+            paused_until_ms = now_ms + int(pause_s * 1000)
+            attempts, age_s = delivery.attempts + 1, (now_ms - delivery.created_ms) / 1000
+            if attempts < MIN_FAILURES or age_s < lane.terms.give_up_s:
+                next_try_ms = now_ms + int(max(self._backoff.delay_s(attempts, chance), least_s) * 1000)
+        lane.is_noted = True
         if next_try_ms is None:
-            self._counters.add("write_dead_letters_total")
             _log.error("gave up on %s %s to %s: %s", delivery.kind, delivery.alert_id, delivery.sink, error)
         else:
             self._counters.add("write_retries_total")
             _log.warning("%s of %s to %s failed: %s", delivery.kind, delivery.alert_id, delivery.sink, error)
-        await self._record(lambda: self._outbox.mark_failed(delivery, str(error), next_try_ms))
+        mark = partial(self._outbox.mark_failed, delivery, str(error), next_try_ms, paused_until_ms)
+        await self._record(mark)
+        if next_try_ms is None:
+            self._counters.add("write_dead_letters_total")
+            self._on_given_up()
+        if lane.sink is None or lane.is_hopeless(now_s):
+            oldest_s = 0.0 if lane.sink is None else lane.terms.give_up_s
+            await self._give_up(delivery.sink, now_ms - int(oldest_s * 1000), str(error))
 
-    def _next_try_ms(self, delivery: Delivery, error: DeliveryError) -> int | None:
-        """When to try again, None to give up. A sink that fails is left alone as a whole for that long."""
-        if not error.recoverable:
-            return None
-        now_ms = self._clock.now_ms()
-        attempts = delivery.attempts + 1
-        age_s = (now_ms - delivery.created_ms) / 1000
-        failures = self._failures[delivery.sink] = self._failures.get(delivery.sink, 0) + 1
-        chance = self._chance()
-        least_s = error.retry_after_s or 0.0
-        pause_s = max(self._backoff.delay_s(failures, chance), least_s)
-        self._paused_until_s[delivery.sink] = self._clock.monotonic_s() + pause_s
-        if attempts >= _MIN_ATTEMPTS and age_s >= self._give_up_s.get(delivery.sink, GIVE_UP_S):
-            return None
-        return now_ms + int(max(self._backoff.delay_s(attempts, chance), least_s) * 1000)
+    async def _give_up(self, sink: str, created_ms: int, error: str) -> None:
+        """Everything that waits for a sink since then, so that what never arrives does not pile up."""
+        given_up: list[int] = []
+
+        async def mark() -> None:
+            given_up.append(await self._outbox.give_up(sink, created_ms, error))
+
+        await self._record(mark)
+        if given_up[-1]:
+            self._counters.add("write_dead_letters_total", given_up[-1])
+            _log.error("gave up on %d more deliveries to %s: %s", given_up[-1], sink, error)
+            self._on_given_up()
 
     async def _record(self, write: Callable[[], Awaitable[None]]) -> None:
         """Tell the outbox, however long it refuses: else a delivery that was made would be made again."""

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 KIND_HEADER: Final = "X-Watchdogd-Kind"
 """`alert`, or `verdict` where the alert was sent before and this is the same with its verdict."""
 
+AT_ONCE: Final = 4
+"""Deliveries to one receiver at the same time: a connection each."""
+
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _MAX_ANSWER_BYTES: Final = 65536
 _RETRY_STATUS: Final = frozenset({408, 425, 429})
@@ -71,7 +74,7 @@ def make_client(settings: WebhookSettings) -> httpx.AsyncClient:
         follow_redirects=False,
         trust_env=False,
         verify=ssl.create_default_context(cafile=settings.ca_file),
-        limits=httpx.Limits(max_connections=2, max_keepalive_connections=1),
+        limits=httpx.Limits(max_connections=AT_ONCE + 1, max_keepalive_connections=AT_ONCE),
     )
 
 
