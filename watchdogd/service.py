@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
+    from watchdogd.store.damage import SetAside
     from watchdogd.store.ledger import OffsetLedger
     from watchdogd.triage_desk import Asker
 
@@ -134,6 +135,7 @@ class Service:
             workers.append(start(run_emergency(pipeline, deliverer, self._counters), name="emergency"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
             workers.append(start(end_when_damaged(store), name="watch database"))
+            workers.append(start(tell_written_back(store, pipeline), name="tell of database"))
 
             def retire_later(asker: Asker, after_s: float) -> None:
                 workers.append(start(retire(asker, after_s), name="retire triager"))
@@ -201,9 +203,7 @@ class Service:
             await persist(lambda: store.commit(batch), self._stop, tell_waiting)
 
         if store.found is not None:
-            alert = build_damage_alert(store.found, socket.gethostname())
-            sinks = pipeline.desk.routes.choose(alert.level)
-            await commit(Batch(alerts=(NewAlert(alert, sinks, due_ms=0, triage=False),)))
+            await commit(plan_damage_alert(store.found, pipeline))
         from_start = self._options.from_start or store.found is not None
         sources = AuditSources(config, self._counters, self._clock, from_start=from_start)
         return sources, await sources.open(pipeline, ledger, commit)
@@ -255,6 +255,23 @@ async def run_emergency(pipeline: Pipeline, deliverer: Deliverer, counters: Coun
     emergency = Emergency(deliverer.find_sink, counters)
     pipeline.tell_unstored = emergency.take
     await emergency.run()
+
+
+def plan_damage_alert(found: SetAside, pipeline: Pipeline) -> Batch:
+    """The alert of what happened to the database, for every sink that hears of its level."""
+    alert = build_damage_alert(found, socket.gethostname())
+    return Batch(alerts=(NewAlert(alert, pipeline.desk.routes.choose(alert.level), due_ms=0, triage=False),))
+
+
+async def tell_written_back(store: Store, pipeline: Pipeline) -> None:
+    """Alert about each time that the database's file was removed or replaced while in use, until cancelled."""
+    while True:
+        found = await store.written_back.get()
+        try:
+            await store.commit(plan_damage_alert(found, pipeline))
+        except StoreError as error:
+            log.error("%s; no alert about it: %s", found.reason, error)
+        pipeline.desk.wake_deliverer.set()
 
 
 async def end_when_damaged(store: Store) -> None:

@@ -148,7 +148,7 @@ async def test_damaged_pages_cost_what_they_held(path: Path, clock: Clock, alert
     assert await store.load_checkpoint("audit_log") is None
     kept = {found.id for found in await store.latest_alerts(1000)}
     assert kept < before
-    assert len(kept) > len(before) // 5, "hardly anything was salvaged"
+    assert len(kept) > len(before) // 4, "hardly anything was salvaged"
     outbox = Outbox(store, Counters(), clock)
     waiting = {found.id for _, found in await outbox.take_due(clock.now_ms(), MANY)}
     told = await store.read(lambda c: {row[0] for row in c.execute("SELECT alert_id FROM deliveries")})

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 KEPT_ASIDE = 3
 """How many damaged databases are kept, the newest: whoever damages them again and again must not fill the disk."""
-SALVAGED_ALERTS = 20_000
-"""The newest of them, beside all that have deliveries to come."""
+SALVAGED_ROWS = 20_000
+"""Of alerts and of deliveries, from either end; the newest of what lies between; and all that wait."""
 
 DAMAGE_RULE = Rule(
     id="5b0e2f1c-7c1a-4c57-9f0e-5a5d1f3c9b42",
@@ -45,6 +45,15 @@ _LOOKED_AT_BYTES = 16 << 20
 _PARTS = ("", "-wal", "-shm")
 # In the order of their references. Not: checkpoints and correlations, for the log is read again from its start.
 _TABLES = ("alerts", "deliveries", "opinions", "lessons", "standings", "baseline", "instances", "silences")
+PROBED_ROWS = 2_000
+"""Beyond the last row that was read, where nobody knows how many there are."""
+
+_NUMBERED = ("alerts", "deliveries")
+_WANTED = (
+    "id IN (SELECT alert_id FROM deliveries WHERE state = 'pending')",
+    "triage_state = 'pending'",
+    "id IN (SELECT alert_id FROM opinions)",
+)
 _log = logging.getLogger("watchdogd.store")
 
 
@@ -57,6 +66,8 @@ class SetAside(msgspec.Struct, frozen=True):
     time_ms: int
     rows: dict[str, int] = {}
     """Salvaged into the new one, by table."""
+    reread: bool = True
+    """Whether reading begins anew at the oldest log; else the database was written back whole."""
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -170,29 +181,50 @@ def _is_sound(row: dict[str, object]) -> bool:
 
 
 def _forget_untold(connection: sqlite3.Connection) -> int:
-    """Drop alerts of which nobody knows whether they were told: the log tells them again, or folds them again."""
+    """Drop alerts of which nobody knows whether they were told: the log tells them again."""
     query = (
-        "DELETE FROM alerts WHERE id NOT IN (SELECT alert_id FROM deliveries) "
+        "DELETE FROM alerts WHERE state = 'active' AND id NOT IN (SELECT alert_id FROM deliveries) "
         "AND id NOT IN (SELECT alert_id FROM opinions)"
     )
     return connection.execute(query).rowcount
 
 
 def _read_rows(old: sqlite3.Connection, table: str, columns: list[str]) -> Iterator[tuple[object, ...]]:
-    """From both ends up to what is damaged; a row may come twice."""
-    names = ", ".join(columns)
+    """What can be read, a row maybe more than once."""
+    select = f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - our own names
     key = columns[0]
-    queries = [f"SELECT {names} FROM {table} ORDER BY {key} {order}" for order in ("DESC", "ASC")]  # noqa: S608
+    if table not in _NUMBERED:
+        for order in ("DESC", "ASC"):
+            yield from _read_on(old, f"{select} ORDER BY {key} {order}")
+        return
     if table == "alerts":
-        pending = "SELECT alert_id FROM deliveries WHERE state = 'pending'"
-        queries = [f"{query} LIMIT {SALVAGED_ALERTS}" for query in queries[:1]]
-        queries.append(f"SELECT {names} FROM alerts WHERE id IN ({pending})")  # noqa: S608
-        queries.append(f"SELECT {names} FROM alerts WHERE triage_state = 'pending'")  # noqa: S608
-        queries.append(f"SELECT {names} FROM alerts WHERE id IN (SELECT alert_id FROM opinions)")  # noqa: S608
-        queries.append(f"SELECT {names} FROM alerts ORDER BY {key} LIMIT {SALVAGED_ALERTS}")  # noqa: S608
-    for query in queries:
+        for wanted in _WANTED:
+            yield from _read_on(old, f"{select} WHERE {wanted}")
+    first = last = None
+    for row in _read_on(old, f"{select} ORDER BY {key} DESC LIMIT {SALVAGED_ROWS}"):
+        last = row[0]
+        yield row
+    for row in _read_on(old, f"{select} ORDER BY {key} LIMIT {SALVAGED_ROWS}"):
+        first = row[0]
+        yield row
+    yield from _probe(old, f"{select} WHERE {key} = ?", first, last)
+
+
+def _read_on(old: sqlite3.Connection, query: str) -> Iterator[tuple[object, ...]]:
+    """Up to what is damaged."""
+    with contextlib.suppress(sqlite3.DatabaseError):
+        yield from old.execute(query)
+
+
+def _probe(old: sqlite3.Connection, query: str, first: object, last: object) -> Iterator[tuple[object, ...]]:
+    """One by one what lies between the two damaged places where reading from either end stopped, the newest first."""
+    if first is None and last is None:
+        return
+    low = first + 1 if isinstance(first, int) else 1
+    high = last - 1 if isinstance(last, int) else low + PROBED_ROWS
+    for number in range(high, max(low, high - SALVAGED_ROWS) - 1, -1):
         with contextlib.suppress(sqlite3.DatabaseError):
-            yield from old.execute(query)
+            yield from old.execute(query, (number,))
 
 
 def build_damage_alert(found: SetAside, host: str) -> Alert:
@@ -200,12 +232,15 @@ def build_damage_alert(found: SetAside, host: str) -> Alert:
     rule = DAMAGE_RULE
     event = EventId("watchdogd", None, found.time_ms, 0)
     name = found.file or f"{found.path}\n{found.time_ms}"
-    kept = f"set aside as {found.file}" if found.file else "gone"
+    kept = f"what stood there is {found.file} now" if found.file else "nothing stood there"
     salvaged = ", ".join(f"{count} {table}" for table, count in found.rows.items()) or "nothing"
-    line = (
-        f"{found.path}: {found.reason}; it is {kept}. Salvaged: {salvaged}. The log is read again from its oldest "
-        "file: alerts that were sent before may come again, under the same ids."
+    what = (
+        f"Salvaged: {salvaged}. The log is read again from its oldest file: alerts that were sent before may come "
+        "again, under the same ids."
+        if found.reread
+        else "It was written back: nothing is lost."
     )
+    line = f"{found.path}: {found.reason}; {kept}. {what}"
     return Alert(
         id=hashlib.sha256(f"{rule.id}\n{name}".encode("utf-8", "backslashreplace")).hexdigest(),
         time_ms=found.time_ms,

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ import msgspec
 
 from watchdogd.entities import Alert, Checkpoint, CorrelationRow
 from watchdogd.errors import StoreDamagedError, StoreError
+from watchdogd.store.anchor import Anchor
 from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
 from watchdogd.store.clock_steps import ClockSteps, mend_step_back, move_waiting
 from watchdogd.store.damage import refuse
@@ -50,6 +52,7 @@ _COUNTERS = (
     "store_read_errors_total",
     "store_unreadable_alerts_total",
     "store_clock_steps_total",
+    "store_written_back_total",
 )
 
 _log = logging.getLogger("watchdogd.store")
@@ -82,7 +85,8 @@ class Store:
         self._counters = counters
         self._clock = clock
         self._connection = connection
-        self._lock_fd = lock_fd
+        self._anchor = Anchor(path, lock_fd, counters)
+        self._written_back: deque[SetAside] = deque()
         self._executor = executor
         self._durable: bool | None = None
         self._closed = False
@@ -92,6 +96,8 @@ class Store:
         self.damaged = asyncio.Event()
         """Set when a read or write found the database damaged: it is of no more use, open it again with `damage`."""
         self.damage = ""
+        self.written_back: asyncio.Queue[SetAside] = asyncio.Queue()
+        """Each time that the file was removed or replaced while in use."""
         self.sending: set[int] = set()
         """Ids of deliveries in a sink's hands; only the store's thread touches it. A crash forgets them: they are
         still `pending` in the file."""
@@ -138,7 +144,7 @@ class Store:
         with contextlib.suppress(sqlite3.Error):  # of a damaged one
             await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
         self._executor.shutdown(wait=True)
-        os.close(self._lock_fd)
+        os.close(self._anchor.lock_fd)
 
     async def write(
         self,
@@ -147,7 +153,7 @@ class Store:
         **kwargs: P.kwargs,
     ) -> T:
         """Run `work(connection, ...)` on the store's thread as one transaction, for the modules of this room."""
-        return await self._submit(partial(self._transact, partial(work, self._connection, *args, **kwargs)))
+        return await self._submit(partial(self._transact, lambda connection: work(connection, *args, **kwargs)))
 
     async def read(
         self,
@@ -156,7 +162,7 @@ class Store:
         **kwargs: P.kwargs,
     ) -> T:
         """Run `work(connection, ...)`, which changes nothing, on the store's thread."""
-        return await self._submit(partial(self._look, partial(work, self._connection, *args, **kwargs)))
+        return await self._submit(partial(self._look, lambda connection: work(connection, *args, **kwargs)))
 
     async def follow_clock(self) -> None:
         """Move what waits with a wall clock that was set: no deadline becomes later by it. Every write does so, too.
@@ -172,7 +178,11 @@ class Store:
 
         Known alerts, and their deliveries, stay as they are: that is what absorbs lines that were read twice.
         """
-        work = partial(write_batch, self._connection, batch, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+
+        def work(connection: sqlite3.Connection) -> frozenset[str]:
+            return write_batch(connection, batch, now_ms)
+
         return await self._submit(partial(self._transact, work, durable=bool(batch.alerts)))
 
     async def record_verdict(
@@ -270,16 +280,28 @@ class Store:
             self.damage = str(error)
             self.damaged.set()
             raise
+        finally:
+            while self._written_back:
+                self.written_back.put_nowait(self._written_back.popleft())
 
-    def _look(self, work: Callable[[], T]) -> T:
+    def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return work()
+            return work(self._connection)
         except sqlite3.Error as error:
             self._counters.add("store_read_errors_total")
             raise refuse(self._path, error) from error
 
-    def _transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
-        connection = self._connection
+    def _hold_file(self) -> sqlite3.Connection:
+        before = self._connection
+        self._connection, found = self._anchor.hold(before, self._clock.monotonic_s(), self._clock.now_ms())
+        if self._connection is not before:
+            self._durable = None
+        if found is not None:
+            self._written_back.append(found)
+        return self._connection
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        connection = self._hold_file()
         try:
             if durable != self._durable:
                 connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -288,7 +310,7 @@ class Store:
             step_ms = self._steps.find_ms()
             if step_ms:
                 move_waiting(connection, step_ms)
-            result = work()
+            result = work(connection)
             connection.execute("COMMIT")
         except BaseException as error:
             self._counters.add("store_commit_errors_total")
