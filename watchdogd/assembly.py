@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ from watchdogd.collect.audit_netlink import AuditNetlink
 from watchdogd.decode.decoder import Decoder
 from watchdogd.decode.repeats import Repeats
 from watchdogd.decode.tables import name_type
+from watchdogd.delivery_desk import DeliveryDesk
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.context import Contexts
 from watchdogd.enrich.enricher import Enricher
@@ -39,6 +41,7 @@ from watchdogd.reports import SourceReport
 from watchdogd.routes import Routes
 from watchdogd.store.database import Batch, InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
+from watchdogd.store.outbox_table import OutboxTable
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage.cases import choose_cases
@@ -47,6 +50,7 @@ from watchdogd.triage.ollama import OllamaClient
 from watchdogd.triage.scorer import Scorer
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
+from watchdogd.write.deliver import Deliverer
 from watchdogd.write.journald import JournaldSink
 from watchdogd.write.lanes import Terms
 from watchdogd.write.webhook import AT_ONCE, WebhookSink
@@ -56,10 +60,11 @@ if TYPE_CHECKING:
 
     from watchdogd.background import Standing
     from watchdogd.config import Config
-    from watchdogd.entities import Checkpoint
+    from watchdogd.entities import Alert, Checkpoint
     from watchdogd.match.engine import Engine
     from watchdogd.ports import AlertScorer, Clock, LineSource, Sink, Standings
     from watchdogd.store.database import Store
+    from watchdogd.store.outbox import Outbox
 
 log = logging.getLogger("watchdogd.service")
 
@@ -195,6 +200,24 @@ def choose_terms(config: Config) -> dict[str, Terms]:
     """How each sink is dealt with: the journal is tried for ever, a webhook as configured."""
     hooks = {hook.name: Terms(give_up_s=hook.give_up_s, at_once=AT_ONCE) for hook in config.webhooks}
     return {"journald": Terms(give_up_s=math.inf), **hooks}
+
+
+def build_deliveries(
+    config: Config, outbox: Outbox, store: Store, desk: TriageDesk, counters: Counters, clock: Clock
+) -> tuple[Deliverer, DeliveryDesk]:
+    """The deliverer, and who tells of dead letters (by the routes in force) and answers for the outbox."""
+    wanted = asyncio.Event()
+    deliverer = Deliverer(
+        outbox, build_sinks(config, clock), counters, clock, terms=choose_terms(config), on_given_up=wanted.set
+    )
+    choose = partial(_choose_sinks, desk)
+    table = OutboxTable(store, clock)
+    delivery_desk = DeliveryDesk(outbox, table, deliverer, choose, wanted, counters, clock, socket.gethostname())
+    return deliverer, delivery_desk
+
+
+def _choose_sinks(desk: TriageDesk, alert: Alert) -> tuple[str, ...]:
+    return desk.routes.choose(alert.level)
 
 
 class AuditSources:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from watchdogd.background import Standing  # noqa: TC001 - as below
@@ -119,3 +121,66 @@ class Refusal(msgspec.Struct, frozen=True):
     """The answer to what is not allowed, not known or not possible."""
 
     error: str
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class OutboxRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which deliveries to list."""
+
+    state: Literal["pending", "dead", "dropped", "all"] = "all"
+    sink: str | None = None
+    after: _Count = 0
+    """Only those with a higher id: the next page."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1000
+
+
+class DeliveryRow(msgspec.Struct, frozen=True):
+    """One delivery."""
+
+    id: int
+    alert_id: str
+    sink: str
+    kind: str
+    state: str
+    attempts: int
+    created_ms: int
+    next_try_ms: int
+    """Not before then, where it is pending."""
+    ended_ms: int | None
+    error: str
+    """Of the last attempt, or why it was dropped."""
+    level: str
+    title: str
+    """The rule's."""
+
+
+class OutboxReport(msgspec.Struct, frozen=True):
+    """What is in the outbox."""
+
+    deliveries: tuple[DeliveryRow, ...]
+    counts: dict[str, dict[str, int]]
+    """By sink and state, of all that was asked for."""
+    next_after: int | None = None
+    """Where there are more: `after` of the next page."""
+
+
+class OutboxRetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to send again: these deliveries, else all that waits or was given up for a sink, else all dead letters."""
+
+    ids: Annotated[tuple[_Count, ...], msgspec.Meta(max_length=5000)] = ()
+    sink: str | None = None
+
+
+class OutboxDrop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to send never, and why."""
+
+    ids: Annotated[tuple[_Count, ...], msgspec.Meta(min_length=1, max_length=5000)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+
+
+class OutboxChange(msgspec.Struct, frozen=True):
+    """How many deliveries were changed."""
+
+    count: int

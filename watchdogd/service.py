@@ -16,11 +16,10 @@ import msgspec
 from watchdogd import __version__
 from watchdogd.assembly import (
     AuditSources,
+    build_deliveries,
     build_desk,
     build_pipeline,
-    build_sinks,
     build_triager,
-    choose_terms,
     watch_packages,
 )
 from watchdogd.background import Standing
@@ -35,13 +34,19 @@ from watchdogd.memory import freeze_memory
 from watchdogd.notify import notify, read_watchdog_interval_s
 from watchdogd.ports import SystemClock
 from watchdogd.reload import Reloader, apply_log_level
-from watchdogd.reports import OpinionRequest, SourceReport, StatusReport
+from watchdogd.reports import (
+    OpinionRequest,
+    OutboxDrop,
+    OutboxRequest,
+    OutboxRetry,
+    SourceReport,
+    StatusReport,
+)
 from watchdogd.store.damage import build_damage_alert
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.outbox import Outbox
 from watchdogd.store.patience import persist
 from watchdogd.telemetry import Counters
-from watchdogd.write.deliver import Deliverer
 from watchdogd.write.emergency import Emergency
 
 if TYPE_CHECKING:
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from watchdogd.store.damage import SetAside
     from watchdogd.store.ledger import OffsetLedger
     from watchdogd.triage_desk import Asker
+    from watchdogd.write.deliver import Deliverer
 
 log = logging.getLogger("watchdogd.service")
 
@@ -121,8 +127,7 @@ class Service:
             config, loader.take_engine(), store, triage, self._counters, self._clock, contexts
         )
         outbox = Outbox(store, self._counters, self._clock)
-        sinks = build_sinks(config, self._clock)
-        deliverer = Deliverer(outbox, sinks, self._counters, self._clock, terms=choose_terms(config))
+        deliverer, delivery_desk = build_deliveries(config, outbox, store, desk, self._counters, self._clock)
         sources, follows = await self._begin(config, pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()
@@ -132,6 +137,7 @@ class Service:
             judge = start(pipeline.run_judge(), name="judge")
             workers = [start(loop, name=name) for name, loop in desk.loops()]
             workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
+            workers.append(start(delivery_desk.run(), name="tell what was given up"))
             workers.append(start(run_emergency(pipeline, deliverer, self._counters), name="emergency"))
             workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
             workers.append(start(end_when_damaged(store), name="watch database"))
@@ -159,6 +165,9 @@ class Service:
             handlers: dict[str, Handler] = {
                 "reload": reloader.reload,
                 "status": report,
+                "outbox": Takes(OutboxRequest, delivery_desk.list),
+                "outbox_retry": Takes(OutboxRetry, delivery_desk.retry),
+                "outbox_drop": Takes(OutboxDrop, delivery_desk.drop),
                 "verdict": Takes(OpinionRequest, triage.opinions.take),
                 "standing": Takes(Standing, triage.keep_standing),
             }

@@ -26,6 +26,7 @@ COMMANDS = {
     "decode": "watchdogd.cli.decode",
     "status": "watchdogd.cli.status",
     "reload": "watchdogd.cli.reload",
+    "outbox": "watchdogd.cli.outbox",
     "verdict": "watchdogd.cli.verdict",
     "models": "watchdogd.cli.models",
     "ask": "watchdogd.cli.ask",

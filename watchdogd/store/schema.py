@@ -151,6 +151,7 @@ MIGRATIONS = (
         "CREATE INDEX deliveries_queue ON deliveries (sink, queue, id) WHERE state = 'pending'",
         "CREATE INDEX deliveries_retry ON deliveries (sink, next_try_ms) WHERE state = 'pending' AND next_try_ms <> 0",
         "CREATE INDEX deliveries_dead ON deliveries (sink, id) WHERE state = 'dead'",
+        "CREATE INDEX deliveries_dropped ON deliveries (sink, id) WHERE state = 'dropped'",
         # Sinks that fail or have failed. gave_up_ms: since then deliveries are given up, told_ms: an alert said so.
         """CREATE TABLE troubles (
             sink TEXT PRIMARY KEY,

@@ -122,6 +122,10 @@ class Deliverer:
         lane = self._lanes.get(name)
         return None if lane is None else lane.sink
 
+    def name_sinks(self) -> frozenset[str]:
+        """Names of all sinks that are in use now."""
+        return frozenset(name for name, lane in self._lanes.items() if lane.sink is not None)
+
     def resume(self, sinks: AbstractSet[str]) -> None:
         """Try these sinks at once, and look again at what is due: the operator says so."""
         for name in sinks & self._lanes.keys():
