@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -34,11 +34,20 @@ CONNECTIONS = 8
 _PEER = struct.Struct("3i")
 
 
+class Peer(NamedTuple):
+    """Who asks, by the kernel's word."""
+
+    pid: int
+    uid: int
+
+
 class Takes(NamedTuple):
     """A handler that needs arguments, and their type."""
 
     kind: type[msgspec.Struct]
-    handle: Callable[[Any], Awaitable[msgspec.Struct]]
+    handle: Callable[..., Awaitable[msgspec.Struct]]
+    """Takes them, and the Peer behind them where that is wanted."""
+    wants_peer: bool = False
 
 
 Handler: TypeAlias = "Callable[[], Awaitable[msgspec.Struct]] | Takes"
@@ -128,7 +137,8 @@ class ControlServer:
         try:
             async with asyncio.timeout(REQUEST_S):
                 line = await reader.readline()  # whoever it is: a client that is not read to its end hears nothing
-            complaint = self._complain(writer)
+            peer = _find_peer(writer)
+            complaint = self._complain(peer)
             if complaint:
                 self._counters.add("control_refused_total")
                 return Refusal(complaint)
@@ -139,12 +149,13 @@ class ControlServer:
             return Refusal(
                 f'not a request: {{"do": ...}} is expected, on one line, with one of {sorted(self._handlers)}'
             )
-        return await self._handle(request, handler)
+        return await self._handle(request, handler, peer)
 
-    async def _handle(self, request: Request, handler: Handler) -> msgspec.Struct:
+    async def _handle(self, request: Request, handler: Handler, peer: Peer) -> msgspec.Struct:
         try:
             if isinstance(handler, Takes):
-                return await handler.handle(msgspec.json.decode(request.arguments, type=handler.kind))
+                arguments = msgspec.json.decode(request.arguments, type=handler.kind)
+                return await (handler.handle(arguments, peer) if handler.wants_peer else handler.handle(arguments))
             return await handler()
         except msgspec.MsgspecError as error:
             self._counters.add("control_refused_total")
@@ -155,12 +166,16 @@ class ControlServer:
             log.exception("the request %r failed: please report this", request.do)
             return Refusal(f"the daemon failed to answer: {type(error).__name__}")
 
-    def _complain(self, writer: asyncio.StreamWriter) -> str:
-        peer: socket.socket = writer.get_extra_info("socket")
-        _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if uid not in (0, os.geteuid()):
+    def _complain(self, peer: Peer) -> str:
+        if peer.uid not in (0, os.geteuid()):
             return "only root and the daemon's own account may ask"
         return f"more than {CONNECTIONS} requests at once" if len(self._answering) > CONNECTIONS else ""
+
+
+def _find_peer(writer: asyncio.StreamWriter) -> Peer:
+    client: socket.socket = writer.get_extra_info("socket")
+    pid, uid, _ = _PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return Peer(pid, uid)
 
 
 def _is_answered(path: Path) -> bool:

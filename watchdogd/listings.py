@@ -117,3 +117,67 @@ class HistoryReport(msgspec.Struct, frozen=True):
     """Alerts that were older than `keep`, ever."""
     pruned_size: int
     """Alerts that had no room in `max_size`, ever."""
+
+
+class SilenceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Alerts that nobody wants to hear of for a while: those for which everything given holds."""
+
+    until_ms: int
+    reason: _Text
+    rules: tuple[_Text, ...] = ()
+    """Ids or titles, whatever their case: one of them."""
+    matchers: tuple[_Text, ...] = ()
+    """As `silences.parse_matcher` reads them."""
+    all_rules: bool = False
+    """Whether it may cover every alert."""
+
+
+class SilencesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which silences are asked for."""
+
+    ended: bool = False
+    """Those that have ended, too."""
+
+
+class EndSilenceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The silence that is to end now."""
+
+    silence_id: _Text
+    """Its id, or how it begins."""
+
+
+class SilenceReport(msgspec.Struct, frozen=True):
+    """A silence, and how many alerts it has muted."""
+
+    id: str
+    matchers: tuple[str, ...]
+    """As Alertmanager writes them."""
+    created_ms: int
+    until_ms: int
+    """When it ends, or has ended."""
+    ended: bool
+    reason: str
+    author: str
+    muted: int
+
+
+class SilencesReport(msgspec.Struct, frozen=True):
+    """Silences, the newest first."""
+
+    silences: tuple[SilenceReport, ...]
+
+
+class SilenceMade(msgspec.Struct, frozen=True):
+    """A new silence, and what it would have muted already."""
+
+    silence: SilenceReport
+    looked_at: int
+    """Alerts of the last day, or the newest of them."""
+    complete: bool
+    """Whether that were all of the last day."""
+    covered: int
+    """Of these, how many it would have muted."""
+    titles: dict[str, int]
+    """Of these, how many by title of their rule: the most frequent."""
+    notes: tuple[str, ...] = ()
+    """What looks like a mistake."""

@@ -9,6 +9,7 @@ import msgspec
 from watchdogd.background import Standing  # noqa: TC001 - as below
 from watchdogd.entities import Label  # noqa: TC001 - as below
 from watchdogd.errors import Problem  # noqa: TC001 - msgspec reads the annotations
+from watchdogd.listings import HistoryReport, SilenceReport  # noqa: TC001 - as above
 
 
 class RuleName(msgspec.Struct, frozen=True):
@@ -84,6 +85,10 @@ class StatusReport(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     gauges: dict[str, float]
     triage: TriageReport | None = None
+    history: HistoryReport | None = None
+    """None where the database cannot be read now."""
+    silences: tuple[SilenceReport, ...] = ()
+    """Those in force."""
 
 
 class OpinionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer, Takes
 from watchdogd.errors import StoreDamagedError, StoreError
+from watchdogd.history_desk import HistoryDesk
 from watchdogd.loading import Loader, check_samples, log_load
 from watchdogd.match.files import show_path
 from watchdogd.match.watch import RuleWatcher
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from watchdogd.assembly import TriageParts
-    from watchdogd.config import Config
+    from watchdogd.config import Config, HostMetricsSettings
     from watchdogd.control import Handler
     from watchdogd.enrich.context import Contexts
     from watchdogd.loading import Loaded, StartOptions
@@ -131,11 +132,12 @@ class Service:
         sources, follows = await self._begin(config, pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()
+        history = await HistoryDesk.open(config.store, store, self._counters, self._clock)
         async with asyncio.TaskGroup() as group:
             start = group.create_task
             followers = [start(follow, name=f"follow {number}") for number, follow in enumerate(follows)]
             judge = start(pipeline.run_judge(), name="judge")
-            workers = [start(loop, name=name) for name, loop in desk.loops()]
+            workers = [start(loop, name=name) for name, loop in (*desk.loops(), *history.loops())]
             workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
             workers.append(start(delivery_desk.run(), name="tell what was given up"))
             workers.append(start(run_emergency(pipeline, deliverer, self._counters), name="emergency"))
@@ -160,7 +162,8 @@ class Service:
             watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
 
             async def report() -> StatusReport:
-                return self._report(loader, reloader, config, [*sources.report(pipeline.is_reading)], triage)
+                read = [*sources.report(pipeline.is_reading)]
+                return await history.complete(self._report(loader, reloader, config, read, triage))
 
             handlers: dict[str, Handler] = {
                 "reload": reloader.reload,
@@ -170,15 +173,13 @@ class Service:
                 "outbox_drop": Takes(OutboxDrop, delivery_desk.drop),
                 "verdict": Takes(OpinionRequest, triage.opinions.take),
                 "standing": Takes(Standing, triage.keep_standing),
+                **history.handlers(),
             }
             control = ControlServer(Path(config.control.path), handlers, self._counters, start)
             workers.append(start(reloader.serve(self._reload), name="reload"))
             workers.append(start(watcher.run(), name="watch rules"))
             await control.open()
-            if config.sources.host_metrics.enabled:
-                metrics = HostMetrics(self._counters, self._clock)
-                interval_s = config.sources.host_metrics.interval_s
-                workers.append(start(pipeline.sample(metrics, interval_s), name="host metrics"))
+            workers.append(start(self._sample_metrics(config.sources.host_metrics, pipeline), name="host metrics"))
             workers.append(start(pipeline.sample(losses, STATUS_EVERY_S), name="kernel losses"))
             freeze_memory()
             notify("READY=1", f"STATUS={reloader.describe()}")
@@ -238,6 +239,10 @@ class Service:
             gauges=self._counters.gauges(),
             triage=msgspec.structs.replace(desk, standing=triage.board.look_up(desk.model)),
         )
+
+    async def _sample_metrics(self, settings: HostMetricsSettings, pipeline: Pipeline) -> None:
+        if settings.enabled:
+            await pipeline.sample(HostMetrics(self._counters, self._clock), settings.interval_s)
 
     async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:
         """Send what can be sent now. What waits for a verdict waits no longer; what fails stays for the next start."""

@@ -91,7 +91,7 @@ async def test_alerts_that_cannot_be_read_are_listed_too(store: Store) -> None:
                 "VALUES (?, 1, 'r', 'low', 'none', ?)",
                 (name, document),
             )
-        connection.execute("UPDATE alerts SET document = 'broken' WHERE id = 'x'")
+        connection.execute("UPDATE alerts SET document = 'broken', triage_state = 'done' WHERE id = 'x'")
 
     await store.write(insert)
     assert await select(store, "SELECT verdict, user FROM listing") == [("untriaged", None)] * 3

@@ -25,7 +25,7 @@ LEVEL_STYLES = {
     Level.LOW: "cyan",
     Level.INFORMATIONAL: "dim",
 }
-_LABEL_STYLES = {Label.MALICIOUS: "bold red", Label.SUSPICIOUS: "yellow", Label.BENIGN: "green"}
+LABEL_STYLES = {Label.MALICIOUS: "bold red", Label.SUSPICIOUS: "yellow", Label.BENIGN: "green"}
 _VALUE_CHARS = 400
 _ANCESTOR_CHARS = 100
 _ANCESTORS = 6
@@ -138,7 +138,7 @@ def _list_verdict_rows(verdict: Verdict | None) -> Iterator[Row]:
     if verdict is None:
         return
     stays = " (the level stays: no verdict lowers it)" if verdict.label is Label.BENIGN else ""
-    yield "verdict", _describe_verdict(verdict) + stays, _LABEL_STYLES.get(verdict.label, "magenta")
+    yield "verdict", _describe_verdict(verdict) + stays, LABEL_STYLES.get(verdict.label, "magenta")
     if verdict.summary:
         yield "why", _clean(verdict.summary), ""
     for step in verdict.next_steps:

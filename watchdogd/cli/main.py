@@ -28,6 +28,8 @@ COMMANDS = {
     "reload": "watchdogd.cli.reload",
     "outbox": "watchdogd.cli.outbox",
     "verdict": "watchdogd.cli.verdict",
+    "alerts": "watchdogd.cli.alerts",
+    "silence": "watchdogd.cli.silence",
     "models": "watchdogd.cli.models",
     "ask": "watchdogd.cli.ask",
     "check": "watchdogd.cli.check",

@@ -58,3 +58,19 @@ def find_rules(ruleset: RuleSet, text: str) -> list[Rule]:
     near = difflib.get_close_matches(wanted, titles, n=1)
     hint = f"did you mean {titles[near[0]]!r}?" if near else "`watchdogd rules list` shows them all"
     raise WatchdogdError(f"no rule has the id, title or file {text!r} ({hint})")
+
+
+def read_moment_option(option: str, text: str | None, *, ahead: bool) -> int | None:
+    """A moment in ms since the epoch: from now on (`ahead`) or ago, or on the calendar; None where none was given.
+
+    Raises WatchdogdError.
+    """
+    from watchdogd.ports import SystemClock  # noqa: PLC0415 -- only where a moment is given
+    from watchdogd.quantities import read_moment_ms  # noqa: PLC0415 -- as above
+
+    if text is None:
+        return None
+    try:
+        return read_moment_ms(text.strip(), SystemClock().now_ms(), ahead=ahead)
+    except ValueError as error:
+        raise WatchdogdError(f"{option} {text}: {error}") from None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from watchdogd.cli.display import Row
+    from watchdogd.listings import HistoryReport
 
 HELP = "show what the running daemon watches, by which rules, and what was lost"
 
@@ -84,6 +85,12 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
         yield "source", escape_controls(text if source.running else f"{text}, not read now"), _style(source.running)
     if report.triage is not None:
         yield from _describe_triage(report.triage)
+    if report.history is not None:
+        yield from _describe_history(report.history)
+    for silence in report.silences:
+        what = f"{silence.id}: {' '.join(silence.matchers)}, until {format_time(silence.until_ms)[:16]}Z"
+        why = f"muted {silence.muted}; {silence.reason} (by {silence.author})"
+        yield "silence", escape_controls(f"{what}; {why}"), "magenta"
     lost = {name: count for name, count in report.counters.items() if count and name not in PASSING}
     for name, count in lost.items():
         yield "lost", f"{count}  {explain_loss(name)}", "yellow"
@@ -113,6 +120,21 @@ def _describe_triage(triage: TriageReport) -> Iterator[Row]:
     if triage.opinions:
         given = ", ".join(f"{count} {label}" for label, count in triage.opinions.items())
         yield "your verdicts", given, ""
+
+
+def _describe_history(history: HistoryReport) -> Iterator[Row]:
+    from watchdogd.quantities import show_duration, show_size  # noqa: PLC0415 - as above
+    from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415
+
+    states = ", ".join(f"{count} {state}" for state, count in sorted(history.states.items()) if count)
+    since = f", since {format_time(history.oldest_ms)[:10]}" if history.oldest_ms is not None else ""
+    yield "alerts", f"{sum(history.states.values())} stored{f': {states}' if states else ''}{since}", ""
+    keep = "for ever" if history.keep_ms is None else show_duration(history.keep_ms)
+    most = "" if history.max_bytes is None else f" of {show_size(history.max_bytes)}"
+    pruned = f"; pruned: {history.pruned_age} for their age" if history.pruned_age or history.pruned_size else ""
+    early = f", {history.pruned_size} before their time for lack of room" if history.pruned_size else ""
+    text = f"{show_size(history.used_bytes)}{most}, kept {keep}{pruned}{early}"
+    yield "database", text, "yellow" if history.pruned_size else ""
 
 
 def _describe_origin(report: StatusReport) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from watchdogd.entities import Alert
     from watchdogd.ports import Clock
     from watchdogd.telemetry import Counters
 
@@ -39,6 +40,8 @@ PAGE_S = 0.5
 """After so long a page ends where the search is; the next one goes on from there."""
 SEARCH_S = 8.0
 """What takes longer is given up: whoever asks waits no longer than that."""
+TRIED = 5_000
+"""Alerts that a new silence is tried on, at most."""
 REPEATS = 20
 DELIVERIES = 200
 
@@ -46,6 +49,16 @@ _STEPS = 100_000
 """Of SQLite's machine, between two looks at the time."""
 _LISTED = "alerts.state, alerts.leader, alerts.silence, alerts.document"
 _log = logging.getLogger("watchdogd.store")
+
+
+class Trial(NamedTuple):
+    """What a silence would have muted."""
+
+    titles: list[str]
+    """Of the rule of each alert that it covers."""
+    looked_at: int
+    complete: bool
+    """Whether there were no more to look at."""
 
 
 class History:
@@ -73,6 +86,15 @@ class History:
     async def summarize(self) -> HistoryReport:
         """How many alerts there are, how much room they take, what was pruned."""
         return await self._look(self._summarize)
+
+    async def list_rules(self) -> dict[str, str]:
+        """Titles by id of all rules that alerts were ever of."""
+        query = "SELECT rule_id, title FROM rule_titles"
+        return await self._look(lambda connection: dict(connection.execute(query).fetchall()))
+
+    async def try_out(self, covers: Callable[[Alert], bool], since_ms: int) -> Trial:
+        """Which of the alerts since then `covers` holds for, of the newest `TRIED`."""
+        return await self._look(self._try_out, covers, since_ms)
 
     async def _look(self, work: Callable[..., T], *arguments: object) -> T:
         async with self._lock:
@@ -148,6 +170,23 @@ class History:
                 _log.warning("an alert cannot be read from the database: %s", error)
                 continue
             yield ListedAlert(AlertState(state), msgspec.Raw(document), leader, silence)
+
+    def _try_out(self, connection: sqlite3.Connection, covers: Callable[[Alert], bool], since_ms: int) -> Trial:
+        query = (
+            "SELECT document FROM listing JOIN alerts USING (seq) WHERE listing.time_ms >= ? "
+            "ORDER BY listing.time_ms DESC, seq DESC LIMIT ?"
+        )
+        titles: list[str] = []
+        looked_at = 0
+        for (document,) in connection.execute(query, (since_ms, TRIED + 1)):
+            looked_at += 1
+            if looked_at > TRIED:
+                return Trial(titles, TRIED, complete=False)
+            with contextlib.suppress(msgspec.DecodeError):
+                alert = decode_alert(document)
+                if covers(alert):
+                    titles.append(alert.rule.title)
+        return Trial(titles, looked_at, complete=True)
 
     def _summarize(self, connection: sqlite3.Connection) -> HistoryReport:
         tallies = dict(connection.execute("SELECT name, count FROM tallies").fetchall())

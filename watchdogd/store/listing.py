@@ -85,7 +85,7 @@ MAKE_LISTING = (
     f"""CREATE TRIGGER listing_silenced AFTER INSERT ON alerts WHEN NEW.silence IS NOT NULL BEGIN
         {_count_up("'silence.' || NEW.silence")};
     END""",
-    f"""CREATE TRIGGER listing_update AFTER UPDATE OF document, level, state ON alerts BEGIN
+    f"""CREATE TRIGGER listing_update AFTER UPDATE OF level, state, triage_state ON alerts BEGIN
         UPDATE listing SET state = NEW.state, level = NEW.level, verdict = {_find_verdict("NEW")}
             WHERE seq = NEW.seq;
     END""",
