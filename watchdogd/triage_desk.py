@@ -119,6 +119,7 @@ class TriageDesk:
         self._more_stored = False
         self._arrival = asyncio.Event()
         self._ready = asyncio.Event()
+        self._cold = asyncio.Event()
         self._shedding = asyncio.Event()
         self.opinions: dict[str, int] = {}
         """How many verdicts the operator has given, by label."""
@@ -133,6 +134,7 @@ class TriageDesk:
         self._budget = Budget(settings.budget_per_minute, self._clock)
         self._sessions = Sessions(settings.questions_per_group, settings.group_s, self._clock)
         self.cache = VerdictCache(settings.cache_s, self._clock)
+        self._cold.set()
 
     def loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         """What the service runs as tasks, each with a name; the number in flight needs a restart to change."""
@@ -342,9 +344,16 @@ class TriageDesk:
             yield RuledAlert(ruling.alert, ruling.journald_only, ruling.verdict_changes, extra)
 
     async def warm_up(self) -> None:
-        """Have the model loaded before somebody waits for it."""
-        if self.asker is not None:
-            await self.asker.warm_up()
+        """Have each model loaded before somebody waits for it: the first, and what a reload names. Runs for ever."""
+        loading: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._cold.wait()
+                self._cold.clear()
+                if loading is not None:
+                    loading.cancel()  # of a model that nobody will ask
+                if self.asker is not None:
+                    loading = group.create_task(self.asker.warm_up(), name="load model")
 
     async def close(self) -> None:
         """Release the connections; the loops have ended."""

@@ -131,6 +131,27 @@ async def test_what_fits_three_gigabytes() -> None:
     assert "memory: 0.5 GB of 3.0 GB VRAM free, 3.0 GB without the loaded models (nvidia-smi)" in text
 
 
+async def test_a_server_that_does_not_tell_what_is_loaded() -> None:
+    absent = reply(b"404 page not found", 404, "text/plain")
+    async with Scripted(tags=TAGS, ps=absent, version=absent) as server:
+        settings = TriageSettings(ollama_url=server.url)
+        report = await gather(settings, [], Memory("VRAM", 3 * GB, 500_000_000, "nvidia-smi"))
+    assert [row.loaded for row in report.installed] == [None, None]
+    assert report.usable_bytes == 500_000_000
+    text = "\n".join(list_lines(report))
+    assert text.startswith("Ollama of an unknown version at ")
+    assert "this server has no /api/ps" in text
+    assert "*  phi3:mini    2.2 GB  Q4_0   ?  " in text
+
+
+def test_what_is_no_ollama_is_said(config: Path) -> None:
+    absent = reply({"error": "no such route"}, 404)
+    with served(Scripted(tags=absent, ps=absent, version=absent)) as url:
+        done = run("models", "list", "--config", str(config), url=url)
+    assert done.returncode == 2
+    assert "the server has no /api/tags: it is an old Ollama, or none (HTTP 404: no such route)" in done.stderr.decode()
+
+
 async def test_memory_of_another_host_is_unknown() -> None:
     async with Scripted(tags=TAGS, ps=PS) as server:
         settings = TriageSettings(ollama_url=server.url)

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,10 +19,12 @@ from watchdogd.errors import StoreError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from watchdogd.config import TriageSettings
     from watchdogd.triage.ollama import InstalledModel, LoadedModel
+
+T = TypeVar("T")
 
 HELP = "show the models, what they need and how they did in their exams"
 DESCRIPTION = (
@@ -43,7 +45,8 @@ class ModelRow(msgspec.Struct, frozen=True):
     quantisation: str
     parameters: str
     configured: bool
-    loaded: bool
+    loaded: bool | None
+    """None where the server does not tell."""
     loaded_bytes: int
     vram_bytes: int
     standing: Standing | None
@@ -112,24 +115,34 @@ async def gather(settings: TriageSettings, standings: Sequence[Standing], memory
 
     client = OllamaClient(settings.ollama_url, timeout_s=TIMEOUT_S)
     try:
-        version = await client.version()
-        installed, loaded = await client.list_installed(), await client.list_loaded()
+        installed = await client.list_installed()
+        version, loaded = await ask_if_known(client.version), await ask_if_known(client.list_loaded)
     finally:
         await client.close()
     if memory is None and is_local(settings.ollama_url):
         memory = await asyncio.to_thread(measure_memory)
     rows = tuple(_make_rows(settings.model, installed, loaded, standings))
-    usable = None if memory is None else memory.free_bytes + _given_back(memory, loaded)
+    usable = None if memory is None else memory.free_bytes + _given_back(memory, loaded or ())
     passed = [row.name for row in rows if row.standing is not None and row.standing.passed]
     return ModelsReport(
         server=client.place,
-        version=version,
+        version=version or "of an unknown version",
         configured=settings.model,
         installed=rows,
         memory=memory,
         usable_bytes=usable,
         advice=_advise(usable, passed),
     )
+
+
+async def ask_if_known(ask: Callable[[], Awaitable[T]]) -> T | None:
+    """The answer, None where the server has no such question. Raises TriageError."""
+    from watchdogd.triage.connection import EndpointMissingError  # noqa: PLC0415 - as above
+
+    try:
+        return await ask()
+    except EndpointMissingError:
+        return None
 
 
 def is_local(url: str) -> bool:
@@ -149,6 +162,8 @@ def list_lines(report: ModelsReport) -> Iterator[str]:
     yield from _align([heads, *(_describe_row(row) for row in report.installed)])
     if not any(row.configured for row in report.installed):
         yield f"* {report.configured}: configured, but not installed (watchdogd models pull {report.configured})"
+    if any(row.loaded is None for row in report.installed):
+        yield "What is in memory is unknown: this server has no /api/ps (it is an old Ollama, or another server)"
     yield ""
     yield _describe_memory(report)
     yield from _align([_describe_advice(advice) for advice in report.advice])
@@ -167,7 +182,7 @@ def describe_standing(standing: Standing | None) -> str:
 def _make_rows(
     configured: str,
     installed: Sequence[InstalledModel],
-    loaded: Sequence[LoadedModel],
+    loaded: Sequence[LoadedModel] | None,
     standings: Sequence[Standing],
 ) -> Iterator[ModelRow]:
     from watchdogd.triage.ollama import is_same_model  # noqa: PLC0415 - as above
@@ -175,7 +190,7 @@ def _make_rows(
     from watchdogd.triage.standings import KnownStandings  # noqa: PLC0415
 
     known = KnownStandings(standings)
-    in_memory = {model.name: model for model in loaded}
+    in_memory = {model.name: model for model in loaded or ()}
     for model in installed:
         held = in_memory.get(model.name)
         yield ModelRow(
@@ -185,7 +200,7 @@ def _make_rows(
             quantisation=model.quantisation,
             parameters=model.parameters,
             configured=is_same_model(model.name, configured),
-            loaded=held is not None,
+            loaded=None if loaded is None else held is not None,
             loaded_bytes=0 if held is None else held.size_bytes,
             vram_bytes=0 if held is None else held.vram_bytes,
             standing=known.find(model.name, model.digest, TEMPLATE_VERSION),
@@ -215,7 +230,7 @@ def _advise(usable: int | None, passed: Sequence[str]) -> tuple[Advice, ...]:
 
 
 def _describe_row(row: ModelRow) -> tuple[str, ...]:
-    held = "-"
+    held = "?" if row.loaded is None else "-"
     if row.loaded:
         held = f"{_in_gigabytes(row.vram_bytes)} VRAM"
         if rest := row.loaded_bytes - row.vram_bytes:

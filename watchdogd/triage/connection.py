@@ -50,6 +50,10 @@ class ModelMissingError(TriageError):
     """Ollama is there, the model is not installed."""
 
 
+class EndpointMissingError(TriageError):
+    """Something is there that does not know this part of the API: an old Ollama, or another server."""
+
+
 class Connection:
     """HTTP to one Ollama server. Not bound to a loop until first used; `close` ends it, and it can be used again after.
 
@@ -165,6 +169,9 @@ def _check_status(response: httpx.Response, content: bytes, model: str) -> None:
         raise TriageError(f"Ollama is busy (503): {detail}")
     if status == _HTTP_BAD_REQUEST and "context" in detail.lower():
         raise TriageError(f"the question is longer than the model's context: {detail}")
+    if status == _HTTP_NOT_FOUND:
+        path = clean(response.request.url.path, 80)
+        raise EndpointMissingError(f"the server has no {path}: it is an old Ollama, or none (HTTP 404: {detail})")
     raise TriageError(f"Ollama answered {status}: {detail}")
 
 
