@@ -126,9 +126,9 @@ async def build_pipeline(
     return pipeline, ledger
 
 
-def watch_packages(config: Config, clock: Clock) -> tuple[Contexts, PackageFiles]:
+def watch_packages(config: Config, counters: Counters, clock: Clock) -> tuple[Contexts, PackageFiles]:
     """Contexts by the configuration and the host's packages, which a thread begins to read; `stop` ends it."""
-    packages = PackageFiles(clock)
+    packages = PackageFiles(clock, counters=counters)
     contexts = Contexts(config.contexts, packages.is_packaged)
     packages.start(contexts.forget)
     return contexts, packages
@@ -154,7 +154,7 @@ class TriageParts(NamedTuple):
 async def build_desk(config: Config, store: Store, counters: Counters, clock: Clock) -> TriageParts:
     """Triage's parts, with what they remember. Raises StoreError where the database cannot be read."""
     verdicts = Verdicts(store, counters, clock)
-    gatherer = Gatherer(verdicts, PackageOwners().describe, choose_cases, socket.gethostname())
+    gatherer = Gatherer(verdicts, PackageOwners(counters=counters).describe, choose_cases, socket.gethostname())
     scorer = Scorer()
     board = await ExamBoard.open(store)
     desk = TriageDesk(

@@ -114,7 +114,7 @@ class Service:
                 return
             stack.push_async_callback(store.close)
             await asyncio.to_thread(loader.keep)
-            contexts, packages = watch_packages(loaded.config, self._clock)
+            contexts, packages = watch_packages(loaded.config, self._counters, self._clock)
             stack.callback(packages.stop)
             triage = await build_desk(loaded.config, store, self._counters, self._clock)
             stack.callback(triage.gatherer.close)

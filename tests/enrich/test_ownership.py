@@ -13,6 +13,7 @@ import pytest
 from watchdogd.background import Package
 from watchdogd.enrich import ownership
 from watchdogd.enrich.ownership import PackageOwners, read_rpm
+from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,11 +116,30 @@ def test_rpm_as_it_is_printed() -> None:
     assert folder.digest is None
 
 
-def test_databases_that_cannot_be_read_say_nothing(debian: Path) -> None:
+def test_databases_that_cannot_be_read_say_nothing(debian: Path, caplog: pytest.LogCaptureFixture) -> None:
     (debian / "var/lib/dpkg/status").unlink()
-    assert PackageOwners(debian).describe("/usr/bin/ls") is None
+    counters = Counters()
+    owners = PackageOwners(debian, counters)
+    with caplog.at_level("WARNING"):
+        for name in ("/usr/bin/ls", "/etc/ls.conf"):
+            assert owners.describe(name) is None
+    assert counters.get("enrich_package_database_errors_total") == 2
+    assert len(caplog.records) == 1
+    assert "dpkg" in caplog.text
     write(debian, "lib/apk/db/installed", b"P:x\nF:usr/bin\nR:ls\nZ:Q1***\n")
     assert PackageOwners(debian).describe("/usr/bin/ls") == Package("x")
+
+
+def test_a_damaged_mtree_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "usr/bin/nc", PROGRAM)
+    package = "var/lib/pacman/local/gnu-netcat-0.7.1-8"
+    write(tmp_path, f"{package}/files", b"%FILES%\nusr/bin/nc\n")
+    mtree = bytearray(gzip.compress(b"./usr/bin/nc sha256digest=ab\n" * 100))
+    mtree[12:20] = b"\xff" * 8
+    write(tmp_path, f"{package}/mtree", bytes(mtree))
+    counters = Counters()
+    assert PackageOwners(tmp_path, counters).describe("/usr/bin/nc") is None
+    assert counters.get("enrich_package_database_errors_total") == 1
 
 
 def test_kept_facts_are_bounded(debian: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from watchdogd.enrich.package import PackageFiles
+from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +113,20 @@ def test_the_thread_reads_and_tells(root: Path) -> None:
     assert told.wait(30)
     assert files.is_packaged("/usr/bin/apt") is True
     files.stop()
+
+
+def test_what_the_thread_cannot_read_is_counted(root: Path) -> None:
+    (root / "var/lib/dpkg/info/broken.list").mkdir()
+    counters, told = Counters(), threading.Event()
+    files = PackageFiles(FakeClock(), root, counters)
+    files.start(told.set)
+    for _ in range(3000):
+        if counters.get("enrich_package_database_errors_total"):
+            break
+        told.wait(0.01)
+    files.stop()
+    assert counters.get("enrich_package_database_errors_total") == 1
+    assert not told.is_set()
 
 
 def test_a_database_that_cannot_be_read_leaves_all_unknown(root: Path) -> None:

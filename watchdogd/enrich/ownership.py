@@ -9,18 +9,24 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import logging
 import os
 import stat
 import subprocess
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchdogd.background import Package
+from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger("watchdogd.service")
+
+DATABASE_ERRORS: Final = "enrich_package_database_errors_total"
 HASHED_BYTES: Final = 64 << 20
 """Of a larger file nothing is said but its owner."""
 KEPT: Final = 512
@@ -48,8 +54,11 @@ class _Owner(NamedTuple):
 class PackageOwners:
     """Not for the judge's thread; one thread at a time."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), counters: Counters | None = None) -> None:
         self._root = root
+        self._counters = counters or Counters()
+        self._said: dict[str, str] = {}
+        self._counters.add(DATABASE_ERRORS, 0)
         self._kept: OrderedDict[str, tuple[tuple[int, ...], Package | None]] = OrderedDict()
         self._linked = tuple(name for name in _MERGED if (root / name[:-1]).is_symlink())
 
@@ -97,14 +106,22 @@ class PackageOwners:
 
     def _read(self, path: str) -> Package | None:
         names = list(self._spell(path[1:]))
-        for find in (self._find_dpkg, self._find_apk, self._find_pacman, self._find_rpm):
+        finders = {"dpkg": self._find_dpkg, "apk": self._find_apk, "pacman": self._find_pacman, "rpm": self._find_rpm}
+        for manager, find in finders.items():
             try:
                 owner = find(names)
-            except (OSError, ValueError, subprocess.SubprocessError):
+            except (OSError, EOFError, zlib.error, ValueError, subprocess.SubprocessError) as error:
+                self._note_error(manager, error)
                 continue
             if owner is not None:
                 return Package(owner.name, owner.version, self._check(path, owner))
         return None
+
+    def _note_error(self, manager: str, error: Exception) -> None:
+        self._counters.add(DATABASE_ERRORS)
+        if self._said.get(manager) != str(error):
+            self._said[manager] = str(error)
+            log.warning("packages: the database of %s cannot be read, owners of files are unknown: %s", manager, error)
 
     def _spell(self, name: str) -> Iterator[str]:
         """The path without its first slash, as databases may have it: merged-usr has two names for one file."""

@@ -16,6 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from watchdogd.enrich.ownership import DATABASE_ERRORS
+from watchdogd.telemetry import Counters
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -46,8 +49,10 @@ _RPM_TIMEOUT_S: Final = 120.0
 class PackageFiles:
     """Answers whether a package holds a file, None while nobody knows."""
 
-    def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
+    def __init__(self, clock: Clock, root: Path = Path("/"), counters: Counters | None = None) -> None:
         self._clock = clock
+        self._counters = counters or Counters()
+        self._counters.add(DATABASE_ERRORS, 0)
         self._root = root
         self._linked = tuple(f"{name}/" for name in _MERGED if (root / name[1:]).is_symlink())
         self._parts: list[array[int]] | None = None
@@ -104,6 +109,7 @@ class PackageFiles:
                     count = self.read()
                 except (OSError, subprocess.SubprocessError, ValueError) as error:
                     self._seen = self._look()
+                    self._counters.add(DATABASE_ERRORS)
                     log.warning("packages: the database cannot be read, what belongs to one is unknown: %s", error)
                 else:
                     log.debug("packages: %d files known", count)
