@@ -94,9 +94,10 @@ MAKE_LISTING = (
         {_count_up("'state.' || NEW.state")};
     END""",
     f"""CREATE TRIGGER listing_delete AFTER DELETE ON alerts BEGIN
-        DELETE FROM listing_users WHERE (name, time_ms, seq) IN (
-            SELECT user, time_ms, seq FROM listing WHERE seq = OLD.seq
-            UNION ALL SELECT login, time_ms, seq FROM listing WHERE seq = OLD.seq);
+        DELETE FROM listing_users WHERE name = (SELECT user FROM listing WHERE seq = OLD.seq)
+            AND time_ms = OLD.time_ms AND seq = OLD.seq;
+        DELETE FROM listing_users WHERE name = (SELECT login FROM listing WHERE seq = OLD.seq)
+            AND time_ms = OLD.time_ms AND seq = OLD.seq;
         DELETE FROM listing WHERE seq = OLD.seq;
         {_count_down("'state.' || OLD.state")};
     END""",

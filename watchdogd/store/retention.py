@@ -17,14 +17,19 @@ from watchdogd.store.statements import as_json
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from watchdogd.ports import Clock
     from watchdogd.store.database import Store
     from watchdogd.telemetry import Counters
 
 EVERY_S = 10.0
-STEP_ALERTS = 100
-"""Looked at in one transaction."""
+STEP_S = 0.02
+"""After so long a transaction ends: deleting takes a millisecond an alert where the file is not in memory."""
+STEP_ALERTS = 200
+"""Looked at in one transaction, at most."""
+AT_ONCE = 10
+"""Deleted between two looks at the time."""
 STEP_PAGES = 200
 """Given back to the file system in one transaction."""
 SPARE_PAGES = 2_000
@@ -124,7 +129,7 @@ class Retention:
 
     async def _step(self, place: Place, until_ms: int | None, tally: str) -> Step:
         began_s = self._clock.monotonic_s()
-        step = await self._store.write(prune_step, place, until_ms, tally)
+        step = await self._store.write(prune_step, place, until_ms, tally, self._clock.monotonic_s)
         await self._pause(began_s)
         return step
 
@@ -155,26 +160,32 @@ class Retention:
         self._warned_s, self._early = now_s, 0
 
 
-def prune_step(connection: sqlite3.Connection, place: Place, until_ms: int | None, tally: str) -> Step:
+def prune_step(
+    connection: sqlite3.Connection, place: Place, until_ms: int | None, tally: str, now_s: Callable[[], float]
+) -> Step:
     """Look at the next alerts behind `place`, of before `until_ms`, and delete those that nothing needs any more."""
+    end_s = now_s() + STEP_S
     query = (
         "SELECT time_ms, seq FROM listing WHERE (time_ms, seq) > (?, ?) AND (?3 IS NULL OR time_ms < ?3) "
         "ORDER BY time_ms, seq LIMIT ?4"
     )
     rows = [Place(*row) for row in connection.execute(query, (*place, until_ms, STEP_ALERTS))]
-    if not rows:
-        return Step(None, 0)
-    left = [row.seq for row in rows]
-    pruned = 0
-    for _ in range(2):  # an alert may go only after those that were folded into it
-        deleted = _delete(connection, left)
-        left = [seq for seq in left if seq not in deleted]
-        pruned += len(deleted)
-    connection.execute(
-        "INSERT INTO tallies (name, count) VALUES (?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
-        (tally, pruned),
-    )
-    return Step(rows[-1], pruned)
+    last, pruned = None, 0
+    for first in range(0, len(rows), AT_ONCE):
+        some = rows[first : first + AT_ONCE]
+        last, left = some[-1], [row.seq for row in some]
+        for _ in range(2):  # an alert may go only after those that were folded into it
+            deleted = _delete(connection, left)
+            left = [seq for seq in left if seq not in deleted]
+            pruned += len(deleted)
+        if now_s() >= end_s:
+            break
+    if pruned:
+        connection.execute(
+            "INSERT INTO tallies (name, count) VALUES (?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+            (tally, pruned),
+        )
+    return Step(last, pruned)
 
 
 def _delete(connection: sqlite3.Connection, seqs: list[int]) -> frozenset[int]:
