@@ -31,6 +31,7 @@ UNIT_PATH: Final = Path("/etc/systemd/system/watchdogd.service")
 STATUS_SERVICE_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.service")
 STATUS_TIMER_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.timer")
 CATALOG_PATH: Final = Path("/usr/lib/systemd/catalog/watchdogd.catalog")
+SPANISH_CATALOG_PATH: Final = CATALOG_PATH.with_name("watchdogd.es.catalog")
 SYSUSERS_PATH: Final = Path("/usr/lib/sysusers.d/watchdogd.conf")
 TMPFILES_PATH: Final = Path("/usr/lib/tmpfiles.d/watchdogd.conf")
 AUDIT_RULES_PATH: Final = Path("/etc/audit/rules.d/50-watchdogd.rules")
@@ -126,7 +127,8 @@ def list_files(program: Sequence[str], *, audit_rules: bool) -> list[Placed]:
         Placed(UNIT_PATH, unit.encode()),
         Placed(STATUS_SERVICE_PATH, (units / STATUS_SERVICE_PATH.name).read_bytes()),
         Placed(STATUS_TIMER_PATH, (units / STATUS_TIMER_PATH.name).read_bytes()),
-        Placed(CATALOG_PATH, (units / "watchdogd.catalog").read_bytes()),
+        Placed(CATALOG_PATH, (units / CATALOG_PATH.name).read_bytes()),
+        Placed(SPANISH_CATALOG_PATH, (units / SPANISH_CATALOG_PATH.name).read_bytes()),
         Placed(SYSUSERS_PATH, (units / "watchdogd.sysusers").read_bytes()),
         Placed(TMPFILES_PATH, (units / "watchdogd.tmpfiles").read_bytes()),
         Placed(CONFIG_PATH, find_resource("config.yaml").read_bytes(), editable=True),

@@ -33,14 +33,20 @@ if TYPE_CHECKING:
     from watchdogd.entities import Alert, EventId
 
 MESSAGE_ID_ALERT: Final = UUID("6f1a2a0e5b2c4d0f9a57c9d64e0b8f31")
-"""An alert. The same in systemd/watchdogd.catalog, as are the two below."""
+"""An alert. The same in systemd/watchdogd.catalog, as are those below."""
 MESSAGE_ID_VERDICT: Final = UUID("b3d94c1f7e604a7c8d2e15f09a6b4c72")
 """A verdict on an alert that was written before."""
+MESSAGE_ID_UPDATE: Final = UUID("57be0c2d91a64b04a1f5c8d37e2069ab")
+"""An alert that was written before came again."""
+MESSAGE_ID_BLINDNESS: Final = UUID("e2c47f6a08d94b3f8b61d05a97c3e41f")
+"""An alert of watchdogd about itself: what it cannot see, keep or send."""
 MESSAGE_ID_SERVICE: Final = UUID("0d8e7c54a1f34b6bbf0c3a92d7e561c8")
 """What watchdogd has to say about itself."""
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "watchdogd"
+OWN_SOURCE: Final = "watchdogd"
+"""`Alert.source` of what watchdogd says about itself."""
 
 _PRIORITY: Final = {
     Level.CRITICAL: 2,
@@ -50,20 +56,24 @@ _PRIORITY: Final = {
     Level.INFORMATIONAL: 6,
 }
 """syslog's: crit, err, warning, notice, info."""
+_MALICIOUS_PRIORITY: Final = {3: 2, 4: 3, 5: 4, 6: 5}
+_BENIGN_PRIORITY: Final = {4: 5, 5: 6}
+"""Never of high and critical: no verdict makes those quieter."""
+
+_PREFIXES: Final = {"verdict": "verdict on an earlier alert: ", "update": "again: "}
 
 _JSON_LIMIT_BYTES: Final = 4096
 """Name, `=` and value together must stay below, see JSON_THRESHOLD in systemd's src/shared/logs-show.c."""
 
 
 def journal_fields(alert: Alert, kind: str) -> dict[str, str]:
-    """Fields of one journal entry, without MESSAGE_ID. Unknown ones are left out; `kind` is `alert` or `verdict`."""
+    """Fields of one journal entry, without MESSAGE_ID. Unknown ones are left out; `kind` is the delivery's."""
     verdict = alert.verdict
     last = alert.events[-1] if alert.events else None
     process = alert.process
-    prefix = "verdict on an earlier alert: " if kind == "verdict" else ""
     wanted: dict[str, str | None] = {
-        "MESSAGE": prefix + alert_line(alert),
-        "PRIORITY": str(_PRIORITY[alert.level]),
+        "MESSAGE": _PREFIXES.get(kind, "") + alert_line(alert),
+        "PRIORITY": str(choose_priority(alert)),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "WATCHDOGD_ALERT_ID": alert.id,
         "WATCHDOGD_RULE_ID": alert.rule.id,
@@ -86,6 +96,26 @@ def journal_fields(alert: Alert, kind: str) -> dict[str, str]:
         "WATCHDOGD_LINEAGE": describe_lineage(alert.lineage),
     }
     return {name: _field_value(name, value) for name, value in wanted.items() if value}
+
+
+def choose_priority(alert: Alert) -> int:
+    """PRIORITY by level and verdict: `malicious` raises it by one, `benign` lowers it, up to medium."""
+    priority = _PRIORITY[alert.level]
+    label = alert.verdict.label if alert.verdict else Label.UNTRIAGED
+    if label is Label.MALICIOUS:
+        return _MALICIOUS_PRIORITY.get(priority, priority)
+    if label is Label.BENIGN:
+        return _BENIGN_PRIORITY.get(priority, priority)
+    return priority
+
+
+def choose_message_id(alert: Alert, kind: str) -> UUID:
+    """The class of message that an entry is of; `kind` is the delivery's."""
+    if kind == "verdict":
+        return MESSAGE_ID_VERDICT
+    if kind == "update":
+        return MESSAGE_ID_UPDATE
+    return MESSAGE_ID_BLINDNESS if alert.source == OWN_SOURCE else MESSAGE_ID_ALERT
 
 
 def event_text(event_id: EventId) -> str:
@@ -160,7 +190,7 @@ class JournaldSink:
         """Write one entry; raises DeliveryError where no journald takes it."""
         if self._stuck is not None and self._stuck.is_alive():
             raise DeliveryError("journald hangs: an earlier entry is still waiting", recoverable=True)
-        message_id = MESSAGE_ID_VERDICT if kind == "verdict" else MESSAGE_ID_ALERT
+        message_id = choose_message_id(alert, kind)
         result: Future[None] = Future()
         wait_s = self._timeout_s / 2  # a burst fills the queue (10 entries on some hosts) for a moment only
         arguments = (result, message_id, journal_fields(alert, kind), self._path, wait_s)

@@ -135,5 +135,12 @@ def test_what_belongs_together_is_said_with_its_number_and_time(make_alert: Call
 
 def test_late_and_repeated_are_said(make_alert: Callable[..., Alert]) -> None:
     line = alert_line(make_alert(late=True, count=7, verdict=None))
-    assert "; seen 7 times; late; " in line
+    assert "; seen 7 times since 2025-07-20 08:26:40Z; late; " in line
     assert line.startswith("high, untriaged (evidence 0.62): ")
+    assert "; seen 2 times since long ago; " in alert_line(make_alert(count=2, first_seen_ms=1 << 62))
+
+
+@pytest.mark.parametrize(("text", "shown"), [("a\U0010ffff", r"a\U0010ffff"), ("\ufdd0b\ufffe", r"\ufdd0b\ufffe")])
+def test_what_is_no_character_is_written_out(text: str, shown: str) -> None:
+    """systemd takes such text for binary: journalctl shows "[blob data]" instead of the alert."""
+    assert escape_controls(text) == shown

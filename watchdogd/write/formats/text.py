@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from watchdogd.entities import Alert, Process, Verdict
 
+_NONCHARACTERS = [plane << 16 | last for plane in range(17) for last in (0xFFFE, 0xFFFF)]
 _INVISIBLE = re.compile(
     "["
     "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
@@ -15,11 +17,14 @@ _INVISIBLE = re.compile(
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
     "\ud800-\udfff"  # lone surrogates: no UTF-8 can carry them
-    "]"
+    "\ufdd0-\ufdef"
+    + "".join(map(chr, _NONCHARACTERS))  # journalctl shows no text that has one
+    + "]"
 )
 """What a terminal acts on or does not show: controls, separators, and Unicode's Default_Ignorable_Code_Point
 (DerivedCoreProperties.txt: bidirectional marks, zero width, tags, variation selectors)."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LINE_CHARS = 1200
@@ -103,7 +108,7 @@ def alert_line(alert: Alert) -> str:
     if alert.is_correlation:
         parts.append(f"together: {describe_correlation(alert)}")
     if alert.count > 1:
-        parts.append(f"seen {alert.count} times")
+        parts.append(f"seen {alert.count} times since {_say_moment(alert.first_seen_ms)}")
     if alert.late:
         parts.append("late")
     if alert.reasons:
@@ -112,6 +117,14 @@ def alert_line(alert: Alert) -> str:
         parts.append(f"triage: {quote_text(alert.verdict.summary)}")
     line = "; ".join(parts)
     return line if len(line) <= _LINE_CHARS else f"{line[:_LINE_CHARS]}...[cut]"
+
+
+def _say_moment(time_ms: int) -> str:
+    try:
+        moment = _EPOCH + timedelta(seconds=time_ms // 1000)
+    except OverflowError:
+        return "long ago"
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _verdict_words(alert: Alert) -> str:
