@@ -13,7 +13,6 @@ from watchdogd.config import (
     Config,
     RulesSettings,
     TriageSettings,
-    WebhookSettings,
     describe,
     find_config,
     load_config,
@@ -25,6 +24,7 @@ from watchdogd.entities import Level
 from watchdogd.errors import ConfigError, Place
 from watchdogd.marks import caret_lines
 from watchdogd.resources import find_packaged_rules, find_resource
+from watchdogd.webhook_settings import WebhookSettings
 
 FIXTURES = Path(__file__).parent / "config"
 SHIPPED = Path(__file__).parents[1] / "config.yaml"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,9 +19,11 @@ from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
 from watchdogd.marks import MarkedDocument, load_documents, read_text
 from watchdogd.quantities import complain_keep, complain_max_size
 from watchdogd.resources import find_packaged_rules
+from watchdogd.setting_types import FilePath, RuleId, Settings, Text, Timeout, Url
+from watchdogd.webhook_settings import WebhookSettings, complete_webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 DEFAULT_PATH = Path("/etc/watchdogd/config.yaml")
 PACKAGED = "packaged"
@@ -35,15 +36,7 @@ _ENVIRONMENT = {
     "AI_ENABLED": "triage.enabled",
 }
 _SOCKET_PATH_BYTES = 107
-_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z"
 
-Text = Annotated[str, Meta(min_length=1)]
-FilePath = Annotated[str, Meta(min_length=1, extra={"path": True})]
-Timeout = Annotated[float, Meta(gt=0, le=86_400)]
-RuleId = Annotated[
-    str,
-    Meta(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z", extra={"form": "a rule's id (a UUID)"}),
-]
 ContextName = Annotated[
     str,
     Meta(
@@ -60,25 +53,11 @@ ProgramPattern = Annotated[
         extra={"form": "an absolute path of a program, without `..` and `//`; `*` and `?` are wildcards"},
     ),
 ]
-Url = Annotated[str, Meta(extra={"check": secret_files.complain_url, "mask": secret_files.mask_url})]
 
 
 def complain_socket_path(value: str) -> str | None:
     """Say that no socket can have this name (unix(7): 107 bytes), None where it can."""
     return "must not be longer than 107 bytes" if len(os.fsencode(value)) > _SOCKET_PATH_BYTES else None
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all settings: shown only as their types allow (`conversion.describe`)."""
-
-    def __repr__(self) -> str:
-        """Name and values, secrets masked."""
-        shown = ", ".join(f"{name}={value!r}" for name, value in conversion.describe(self).items())
-        return f"{type(self).__name__}({shown})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As `repr`, for rich."""
-        return list(conversion.describe(self).items())
 
 
 class AuditLogSettings(Settings, frozen=True, kw_only=True):
@@ -172,25 +151,6 @@ class JournaldSettings(Settings, frozen=True, kw_only=True):
     enabled: bool = True
 
 
-class WebhookSettings(Settings, frozen=True, kw_only=True):
-    """One receiver. `url`, `secret` and `headers` are complete once loaded, whichever file they came from."""
-
-    name: Annotated[
-        str,
-        Meta(max_length=64, pattern=_NAME_PATTERN, extra={"form": "small letters, digits and hyphens"}),
-    ]
-    url: Url = ""
-    url_file: Text | None = None
-    secret_file: Text | None = None
-    headers: Annotated[dict[str, str], Meta(extra={"mask": secret_files.mask_values})] = field(default_factory=dict)
-    headers_file: Text | None = None
-    timeout_s: Timeout = 10.0
-    min_level: Level = Level.LOW
-    give_up_s: Annotated[float, Meta(gt=0)] = 86_400.0
-    ca_file: FilePath | None = None
-    secret: Annotated[str | None, Meta(extra={"internal": True, "mask": secret_files.mask_all})] = None
-
-
 class ControlSettings(Settings, frozen=True, kw_only=True):
     """The socket that `watchdogd reload` and `watchdogd status` ask."""
 
@@ -274,7 +234,7 @@ def read_config(
         )
     problems += warn_contexts(config.contexts, place_of)
     search = secret_files.Search(folder, environ.get("CREDENTIALS_DIRECTORY"))
-    webhooks = tuple(_complete_webhooks(config.webhooks, place_of, search, problems))
+    webhooks = tuple(complete_webhooks(config.webhooks, place_of, search, problems))
     problems.sort(key=lambda problem: (problem.place.path, problem.place.line or 0, problem.place.column or 0))
     source = str(path.absolute()) if path is not None else None
     rules = msgspec.structs.replace(config.rules, places=_place_rules(config.rules, document))
@@ -349,30 +309,3 @@ def _read_layers(
     for name, value in overrides.items():
         if value is not None:
             yield name, value, Place("command line")
-
-
-def _complete_webhooks(
-    webhooks: tuple[WebhookSettings | None, ...],
-    place_of: Callable[..., Place],
-    search: secret_files.Search,
-    problems: list[Problem],
-) -> Iterator[WebhookSettings]:
-    names: dict[str, int] = {"journald": -1}
-    for index, webhook in enumerate(webhooks):
-        if webhook is None:
-            continue  # reported when it was converted
-        here = ("webhooks", index)
-        if webhook.name in names:
-            taken = "names a sink of its own" if names[webhook.name] < 0 else f"is webhooks[{names[webhook.name]}]"
-            message = f"webhooks[{index}].name {webhook.name!r} {taken} already"
-            problems.append(Problem(place_of(*here, "name"), message, hint="each webhook needs a name of its own"))
-        names.setdefault(webhook.name, index)
-        if bool(webhook.url) == bool(webhook.url_file):
-            said, keys = ("both", ("url_file",)) if webhook.url else ("neither", ())
-            message = f"webhooks[{index}] has {said} of url and url_file"
-            problems.append(Problem(place_of(*here, *keys), message, hint="one of them says where alerts go"))
-        if webhook.ca_file is not None and not os.access(webhook.ca_file, os.R_OK):
-            message = f"webhooks[{index}].ca_file {webhook.ca_file} cannot be read"
-            problems.append(Problem(place_of(*here, "ca_file"), message))
-        place_here = functools.partial(place_of, *here)
-        yield secret_files.complete_webhook(webhook, place_here, search, problems)

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.host.receiver import CUT, DRIP, HANG, RESET, Fault, Receiver
-from watchdogd.config import WebhookSettings
 from watchdogd.errors import DeliveryError
+from watchdogd.webhook_settings import WebhookSettings
 from watchdogd.write.webhook import KIND_HEADER, WebhookSink, parse_retry_after, sign_message
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from watchdogd.config import Config, WebhookSettings
+    from watchdogd.config import Config
     from watchdogd.entities import Rule
     from watchdogd.errors import Place
     from watchdogd.match.sources import RuleSources
     from watchdogd.match.syntax import FileReading, RuleSet
+    from watchdogd.webhook_settings import WebhookSettings
 
 HELP = "check configuration and rules, and show what would be in force"
 

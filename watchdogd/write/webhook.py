@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from watchdogd.config import WebhookSettings
     from watchdogd.entities import Alert
     from watchdogd.ports import Clock
+    from watchdogd.webhook_settings import WebhookSettings
 
 KIND_HEADER: Final = "X-Watchdogd-Kind"
 """`alert`, or `verdict` where the alert was sent before and this is the same with its verdict."""
