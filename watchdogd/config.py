@@ -105,6 +105,25 @@ def _default_deadlines() -> dict[Level, float]:
     return {**slow, Level.HIGH: 5.0, Level.CRITICAL: 0.0}
 
 
+UnloweredFloor = Annotated[
+    str, Meta(pattern=r"^webhooks\Z", extra={"form": "webhooks: no verdict may lower high or critical"})
+]
+
+
+class FloorSettings(Settings, frozen=True, kw_only=True):
+    """By the rule's level, whom an alert reaches whatever its verdict says; of high and critical there is no choice."""
+
+    critical: UnloweredFloor = "webhooks"
+    high: UnloweredFloor = "webhooks"
+    medium: Literal["webhooks", "journald"] = "journald"
+    low: Literal["webhooks", "journald"] = "journald"
+    informational: Literal["webhooks", "journald"] = "journald"
+
+    def allows_journald(self, level: Level) -> bool:
+        """Whether a verdict may keep an alert of that level in the journal alone."""
+        return level.rank <= Level.MEDIUM.rank and getattr(self, level.value) == "journald"
+
+
 class TriageSettings(Settings, frozen=True, kw_only=True):
     """What the model is asked, how long it may take, and what its verdict may do."""
 
@@ -127,6 +146,7 @@ class TriageSettings(Settings, frozen=True, kw_only=True):
     max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 1
     raise_on_malicious: bool = False
     benign_to_journald: bool = False
+    floor: FloorSettings = field(default_factory=FloorSettings)
     language: Literal["en", "es"] = "en"
     breaker_failures: Annotated[int, Meta(ge=1, le=1000)] = 5
     breaker_open_s: Timeout = 30.0

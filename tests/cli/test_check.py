@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from tests.triage.conftest import make_alert
 from watchdogd.cli.check import list_policy
 from watchdogd.cli.main import main
-from watchdogd.config import Config, TriageSettings
+from watchdogd.config import Config, FloorSettings, TriageSettings
 from watchdogd.entities import Label, Level, Verdict
 from watchdogd.triage.policy import Policy
 
@@ -73,8 +73,8 @@ def test_what_is_fine_says_what_would_be_in_force(folder: Path, capsys: pytest.C
     assert f"rules from {folder}/mine" in lines
     assert "rules 1 active, 0 inactive" in lines
     assert "triage tiny at http://127.0.0.1:11434, 60 s a question" in lines
-    assert "policy level waits for malicious benign" in lines
-    for row in ("critical nothing", "high 5 s", "medium 60 s"):
+    assert "policy level waits for floor malicious benign" in lines
+    for row in ("critical nothing webhooks", "high 5 s webhooks", "medium 60 s journald"):
         benign = "journal only" if row.startswith("medium") else "no change"
         assert f"{row} no change {benign}" in lines
     assert "webhook ops: https://example.org/..., from medium up, signed" in lines
@@ -85,8 +85,12 @@ def test_what_is_fine_says_what_would_be_in_force(folder: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("raised", [False, True])
 @pytest.mark.parametrize("local", [False, True])
-def test_the_policy_says_what_the_policy_does(*, raised: bool, local: bool) -> None:
-    triage = TriageSettings(raise_on_malicious=raised, benign_to_journald=local)
+@pytest.mark.parametrize("floor", ["journald", "webhooks"])
+def test_the_policy_says_what_the_policy_does(
+    *, raised: bool, local: bool, floor: Literal["journald", "webhooks"]
+) -> None:
+    floors = FloorSettings(medium=floor)
+    triage = TriageSettings(raise_on_malicious=raised, benign_to_journald=local, floor=floors)
     policy = Policy(triage)
     rows = {row["level"]: row for row in list_policy(Config(triage=triage))}
     for level in Level:
@@ -95,6 +99,9 @@ def test_the_policy_says_what_the_policy_does(*, raised: bool, local: bool) -> N
         assert rows[level]["malicious"] == ("no change" if after is level else f"to {after}")
         benign = policy.rule_on(make_alert(level=level), Verdict(Label.BENIGN, "scorer"))
         assert rows[level]["benign"] == ("journal only" if benign.journald_only else "no change")
+        assert rows[level]["floor"] == getattr(floors, level.value)
+        if rows[level]["floor"] == "webhooks":
+            assert not benign.journald_only
         assert rows[level]["waits_s"] * 1000 == policy.deadline_ms(level)
 
 

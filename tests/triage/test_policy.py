@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.triage.conftest import make_alert, make_rule, make_settings
+from watchdogd.config import FloorSettings
 from watchdogd.entities import AlertState, Label, Level, Verdict
 from watchdogd.triage.policy import INJECTION_REASON, Policy
 
@@ -21,7 +22,9 @@ verdicts = st.builds(
     summary=st.text(max_size=20),
     error=st.none() | st.just("timeout"),
 )
-settings = st.builds(make_settings, raise_on_malicious=st.booleans(), benign_to_journald=st.booleans())
+reaches = st.sampled_from(["journald", "webhooks"])
+floors = st.builds(FloorSettings, medium=reaches, low=reaches, informational=reaches)
+settings = st.builds(make_settings, raise_on_malicious=st.booleans(), benign_to_journald=st.booleans(), floor=floors)
 
 
 @given(settings, levels, levels, verdicts, st.none() | verdicts)
@@ -45,6 +48,7 @@ def test_nothing_lowers_the_floor(settings, rule_level, level, verdict, earlier)
     if ruling.journald_only:
         assert verdict.label is Label.BENIGN
         assert settings.benign_to_journald
+        assert getattr(settings.floor, max(rule_level, level, key=lambda one: one.rank).value) == "journald"
         assert verdict.by in {"fusion", "scorer"}
         assert not verdict.injection
     assert len(ruling.extra) == bool(verdict.injection)
@@ -79,6 +83,12 @@ def test_benign_stays_local_up_to_medium_where_allowed(level: Level) -> None:
         make_alert(level=level), Verdict(Label.BENIGN, "scorer")
     )
     assert ruling.journald_only == (level.rank <= Level.MEDIUM.rank)
+
+
+def test_the_floor_of_high_and_critical_is_no_setting() -> None:
+    settings = make_settings(benign_to_journald=True, floor=FloorSettings(high="journald", critical="journald"))
+    for level in (Level.HIGH, Level.CRITICAL):
+        assert not Policy(settings).rule_on(make_alert(level=level), Verdict(Label.BENIGN, "fusion")).journald_only
 
 
 def test_untriaged_changes_nothing_but_a_label_does() -> None:

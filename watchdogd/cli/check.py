@@ -258,10 +258,10 @@ def _list_triage(config: Config) -> Iterator[tuple[str, str]]:
     yield "triage", f"{triage.model} at {describe(triage)['ollama_url']}, {triage.timeout_s:g} s a question"
     yield "  explanations", {"en": "in English", "es": "in Spanish"}[triage.language]
     yield "  floors", "no verdict lowers a rule's level; critical and high go to every sink whatever it says"
-    yield "  policy", f"{'level':<15}{'waits for':<12}{'malicious':<16}benign"
+    yield "  policy", f"{'level':<15}{'waits for':<12}{'floor':<12}{'malicious':<16}benign"
     for row in list_policy(config):
         waits = f"{row['waits_s']:g} s" if row["waits_s"] else "nothing"
-        yield "", f"{row['level']:<15}{waits:<12}{row['malicious']:<16}{row['benign']}"
+        yield "", f"{row['level']:<15}{waits:<12}{row['floor']:<12}{row['malicious']:<16}{row['benign']}"
     yield "", "suspicious and untriaged change nothing; past the time the alert goes out, and the verdict follows"
 
 
@@ -273,11 +273,12 @@ def list_policy(config: Config) -> list[dict[str, Any]]:
     rows = []
     for level in reversed(Level):
         raised = triage.raise_on_malicious and level is not Level.CRITICAL
-        local = triage.benign_to_journald and level.rank <= Level.MEDIUM.rank
+        local = triage.benign_to_journald and triage.floor.allows_journald(level)
         rows.append(
             {
                 "level": level.value,
                 "waits_s": triage.deadline_s[level],
+                "floor": getattr(triage.floor, level.value),
                 "malicious": f"to {list(Level)[level.rank + 1]}" if raised else "no change",
                 "benign": "journal only" if local else "no change",
             }

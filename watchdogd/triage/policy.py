@@ -104,7 +104,7 @@ class Policy:
             and verdict.label is Label.BENIGN
             and verdict.by in WEIGHTY
             and not verdict.injection
-            and max(alert.level.rank, alert.rule.level.rank) <= Level.MEDIUM.rank
+            and self._settings.floor.allows_journald(max(alert.level, alert.rule.level, key=_rank))
         )
 
 
