@@ -55,6 +55,20 @@ def test_any_words_in_any_order(kind: str, words: list[str]) -> None:
 
 
 @given(
+    st.sampled_from(["0", "12", "1234567890", "", "x"]),
+    st.one_of(
+        st.sampled_from(['"/tmp/x"', '""', '"a', '"a b"', "2F61", "(null)", '"\xff"', '"a"b"']), st.text('/"=a\x1d é')
+    ),
+    st.sampled_from(["7", "", "7a", "7\r"]),
+    st.lists(WORDS, max_size=6),
+)
+def test_paths(item: str, name: str, inode: str, words: list[str]) -> None:
+    for end in ("", "\r", '\x1dOUID="root"', '\x1dNAME="root" ITEM="9" INODE="8"', " "):
+        check("PATH", " ".join([f"item={item} name={name} inode={inode}", *words]).encode() + end.encode())
+    check("PATH", f'item={item} name="'.encode() + b'\xff\xc3" inode=7 dev=00:2f')
+
+
+@given(
     st.sampled_from(["2", "257", "59", "90", "101", "9", "54", "72", "157", "999"]),
     st.tuples(*[st.sampled_from(["0", "41", "241", "80042", "7ffd1234", "zz"])] * 3),
     st.sampled_from(["", '\x1dUID="root" AUID="alice"', " x"]),

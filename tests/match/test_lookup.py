@@ -36,6 +36,8 @@ EVENTS_PER_LOG = 12
 class AskAll:
     """In an index's place: every rule is asked."""
 
+    is_steady = False
+
     def __init__(self, numbers: Sequence[int]) -> None:
         self._numbers = numbers
 
@@ -229,7 +231,7 @@ def _tests(draw: st.DrawFn, record: AuditRecord) -> st.SearchStrategy[syntax.Det
     return st.just(syntax.Group(tuple(tests), every=draw(st.booleans())))
 
 
-def _view_test(draw: st.DrawFn, view: View) -> syntax.Detection:
+def _view_test(draw: Callable[..., Any], view: View) -> syntax.Detection:
     field = draw(st.sampled_from(["Image", *view.fields]))
     value: Any = view.fields.get(field, "/usr/bin/nc")
     value = (value[0] if value else "") if isinstance(value, tuple) else value
@@ -481,6 +483,103 @@ def test_views_that_no_rule_may_be_satisfied_by_are_not_made_again() -> None:
     engine.judge(second)
     assert second.views._made is None  # type: ignore[attr-defined]
     assert [match.fields["Image"] for match in engine.judge(third)] == ["/bin/dd"]
+
+
+@pytest.mark.parametrize(
+    "but",
+    [Test("ProcessId", (Number(10),)), Test(None, (Text((MANY, " pid=10 ", MANY)),)), Test("ParentProcessId", ())],
+)
+def test_a_rule_whose_exception_is_about_pids_is_asked_each_time(but: Test) -> None:
+    image = Test("Image", (Text((MANY, "/ls")),))
+    condition = Junction((Named("a"), Not(Named("b"))), every=True)
+    engine = Engine(make_ruleset(("process_creation", {"a": image, "b": but}, condition)))
+    events = decode(make_execs([(10, False, "/bin/ls"), (10, False, "/bin/ls"), (11, False, "/bin/ls")]))
+    assert len({event.likeness for event in events}) == 1
+    assert [len(engine.judge(event)) for event in events] == ([0, 0, 1] if but.values else [1, 1, 1])
+
+
+def test_a_rule_that_was_not_satisfied_is_not_asked_about_the_same_again() -> None:
+    image, but = Test("Image", (Text((MANY, "/ls")),)), Test("User", (Text(("0",)),))
+    condition = Junction((Named("a"), Not(Named("b"))), every=True)
+    engine = Engine(make_ruleset(("process_creation", {"a": image, "b": but}, condition)))
+    first, second = decode(make_execs([(10, False, "/bin/ls"), (11, False, "/bin/ls")]))
+    assert not engine.judge(first)
+    assert first.views._made is not None  # type: ignore[attr-defined]
+    assert not engine.judge(second)
+    assert second.views._made is None  # type: ignore[attr-defined]
+
+
+FILE_NAMES = st.one_of(
+    st.sampled_from(['"/tmp/.x"', '"/etc/../etc//shadow"', '"../b"', "2F746D702F6120622E", "FFFE41", "(null)", '"/K"']),
+    st.text("/.abKk\u212a\u017fs", min_size=1, max_size=6).map(lambda text: f'"{text}"'),
+)
+
+
+def make_file_event(serial: int, call: int, names: Sequence[tuple[str, str]], cwd: str) -> list[bytes]:
+    stamp = STAMP.format(milli=serial, serial=serial)
+    text = SYSCALL.format(
+        arch="c000003e", call=call, success="yes", exit=3, a0=0xFFFFFF9C, a1=0x41, a2=0xFFFFFF9C, a3=0, ppid=1, pid=2,
+        comm='"x"', exe='"/bin/x"', key='"k"',
+    )  # fmt: skip
+    paths = [
+        f"item={item} name={name} inode={serial} dev=00:2f mode=0100644 ouid=0 ogid=0 rdev=00:00 nametype={kind}"
+        for item, (name, kind) in enumerate(names)
+    ]
+    return [
+        line.encode()
+        for line in [
+            f"type=SYSCALL {stamp}{text}".replace("items=2", f"items={len(paths)}"),
+            f"type=CWD {stamp}cwd={cwd}",
+            *(f"type=PATH {stamp}{path}" for path in paths),
+        ]
+    ]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([2, 82, 83, 86, 87, 88, 257, 263, 264]),
+            st.lists(
+                st.tuples(FILE_NAMES, st.sampled_from(["NORMAL", "CREATE", "DELETE", "PARENT"])), min_size=1, max_size=4
+            ),
+            FILE_NAMES,
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.data(),
+)
+def test_files_match_the_same_rules_whether_views_are_made_or_not(
+    chosen: list[tuple[int, list[tuple[str, str]], str]], data: st.DataObject
+) -> None:
+    lines = [
+        line
+        for serial, (call, names, cwd) in enumerate(chosen, start=1)
+        for line in make_file_event(serial, call, names, cwd)
+    ]
+    views = [view for event in decode(lines) for view in event.views]
+    bodies = []
+    for _ in range(3):
+        view = data.draw(st.sampled_from(views))
+        bodies.append((view.category, {name: _view_test(data.draw, view) for name in "xyz"}, data.draw(CONDITIONS)))
+    ruleset = make_ruleset(*bodies)
+    engine, plain = Engine(ruleset), build_plain_engine(ruleset)
+    for event in decode(lines):
+        assert engine.judge(event) == judge_plainly(plain, event)
+
+
+def test_views_of_files_that_no_rule_may_be_satisfied_by_are_not_made() -> None:
+    wanted = Test("TargetFilename", (Text((MANY, "/.ssh/", MANY)),))
+    engine = Engine(make_ruleset(("file_event", {"a": wanted}, Named("a"))))
+    lines = [
+        *make_file_event(1, 257, [('"b"', "CREATE")], '"/a"'),
+        *make_file_event(2, 257, [('"b"', "CREATE")], '"/.SSH"'),
+    ]
+    first, second = decode(lines)
+    assert not engine.judge(first)
+    assert first.views._made is None  # type: ignore[attr-defined]
+    assert [match.fields["TargetFilename"] for match in engine.judge(second)] == ["/.SSH/b"]
 
 
 def test_what_is_kept_in_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,13 +62,13 @@ def arguments_wait(values: Values) -> bool:
 def name_call(arch: str | None, number: str | None, first: str | None) -> str | None:
     """Syscall by name; of socketcall and ipc, which are many calls in one, the one that their first argument names."""
     name = tables.name_syscall(arch, number)
-    return _name_part(name, first) or name if name in _MULTIPLEXED else name
+    return _name_part(name, first) or name if name in MULTIPLEXED else name
 
 
 def describe_call(raw: str, values: Values) -> str | None:
     """A `syscall` value as `ausearch -i` shows it: `socketcall(connect)`, `execve`; None where it is unknown."""
     name = tables.name_syscall(values.get("arch"), raw)
-    part = _name_part(name, values.get("a0")) if name in _MULTIPLEXED else None
+    part = _name_part(name, values.get("a0")) if name in MULTIPLEXED else None
     return f"{name}({part})" if part is not None else name
 
 
@@ -289,5 +289,5 @@ _ROWS: Final[tuple[tuple[str, Mapping[str, Meaning]], ...]] = (
 )
 _MEANINGS: Final = {call: meanings for calls, meanings in _ROWS for call in calls.split()}
 _OPENING_CALLS: Final = frozenset({"open", "openat", "mq_open"})
-_MULTIPLEXED: Final = frozenset({"socketcall", "ipc"})
-_WAITING_CALLS: Final = frozenset({"prctl", "fcntl", "fcntl64", "setsockopt", "getsockopt", *_MULTIPLEXED})
+MULTIPLEXED: Final = frozenset({"socketcall", "ipc"})
+_WAITING_CALLS: Final = frozenset({"prctl", "fcntl", "fcntl64", "setsockopt", "getsockopt", *MULTIPLEXED})

@@ -8,6 +8,7 @@ from watchdogd.decode.actor import Actor, present, read_actor
 from watchdogd.decode.argv import join_argv
 from watchdogd.decode.facts import SyscallFacts, read_syscall
 from watchdogd.decode.interpret import decode_string
+from watchdogd.decode.outline import outline_syscall
 from watchdogd.decode.views import Observation, list_categories, may_warn, view_syscall
 from watchdogd.decode.views_user import view_report
 from watchdogd.entities import Event, EventId, LazyViews, Process, ProcessKey, View
@@ -113,7 +114,7 @@ def build_event(event_id: EventId, records: Sequence[AuditLine], *, late: bool =
         if parts.reports or may_warn(seen):
             views = view_syscall(seen, warnings)
         else:
-            views = LazyViews(_make_views, seen)
+            views = LazyViews(_make_views, seen, outline=outline_syscall)
             categories = list_categories(seen)
         process = make_process(facts.actor, event_id.time_ms, argv, cwd)
     elif parts.paths or parts.execve or parts.cwd or parts.proctitle or parts.sockaddr:

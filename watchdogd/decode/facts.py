@@ -13,14 +13,14 @@ import msgspec
 
 from watchdogd.decode import tables
 from watchdogd.decode.actor import Actor, present, read_actor
-from watchdogd.decode.arguments import name_call
+from watchdogd.decode.arguments import MULTIPLEXED, name_call
 from watchdogd.decode.interpret import known_there, parse_number
 
 if TYPE_CHECKING:
     from watchdogd.decode.record import AuditLine
 
 _SYSCALL: Final = re.compile(
-    rb"arch=([0-9a-f]++) syscall=([0-9]++) (?:per=[^ ]++ )?+(?:success=([a-z]++) exit=(-?+[0-9]++) )?+"
+    rb"(arch=[0-9a-f]{1,16}+ syscall=[0-9]{1,20}+) (?:per=[^ ]++ )?+(?:success=([a-z]++) exit=(-?+[0-9]++) )?+"
     rb"a0=([0-9a-f]++) a1=([0-9a-f]++) a2=([0-9a-f]++) a3=([0-9a-f]++) items=([0-9]{1,9}+) "
     rb"ppid=([0-9]{1,10}+) pid=([0-9]{1,10}+) (?=auid=)"
 )
@@ -33,6 +33,12 @@ _PATH: Final = re.compile(
     rb'item=[0-9]++ name=("[^"\x1d]*+"|[0-9A-F]++|\(null\)) (?:inode=([0-9]++) dev=[^ ]++ mode=[^ ]++ '
     rb"ouid=[^ ]++ ogid=[^ ]++ rdev=[^ ]++ )?+(?:obj=[^ ]++ )?+nametype=([A-Z]++)(?= |\r|\n|\x1d|$)"
 )
+_PATH_TAIL: Final = re.compile(
+    rb" dev=[^ ]++ mode=[^ ]++ ouid=[^ ]++ ogid=[^ ]++ rdev=[^ ]++ (?:obj=[^ ]++ )?+"
+    rb"nametype=([A-Z]++)(?= |\r|\n|\x1d|$)"
+)
+_PATH_PIECES: Final = 2
+_NAME_END: Final = len(b'" inode=')
 _ENRICHED: Final = re.compile(rb'\x1d(?:ARCH=[^ ]++ SYSCALL=[^ ]++ )?+AUID="([^"]*+)" UID="([^"]*+)"')
 _UNSET: Final = b"4294967295"
 _RECALLED: Final = 1024
@@ -106,12 +112,11 @@ def read_syscall(line: AuditLine) -> SyscallFacts:
     subject = _recall_subject(rest) if len(rest) <= _RECALLED_BYTES else _read_subject(rest)
     if subject is None:
         return _read_syscall_fields(line)
-    arch, number, success, code, a0, a1, a2, a3, items, ppid, pid = found.groups()
+    call, success, code, a0, a1, a2, a3, items, ppid, pid = found.groups()
     if data.startswith(b"type="):
-        line.pieces_cache = (data[line.body_at : found.start(5 if code is None else 4)], rest)
-    text = number.decode()
+        line.pieces_cache = (data[line.body_at : found.start(4 if code is None else 3)], rest)
     return SyscallFacts(
-        name_call(arch.decode(), text, a0.decode()) or known_there(line.enriched, "syscall") or f"syscall({text})",
+        _recall_name(call) or _name_call(call, a0, line),
         _OUTCOMES_RAW.get(success, "unknown"),
         code.decode() if code is not None else None,
         (a0.decode(), a1.decode(), a2.decode(), a3.decode()),
@@ -131,6 +136,24 @@ def read_syscall(line: AuditLine) -> SyscallFacts:
     )
 
 
+def _read_name(call: bytes) -> str | None:
+    """Syscall by name; None where that needs more than its number."""
+    arch, number = _split_call(call)
+    name = name_call(arch, number, None)
+    return None if name in MULTIPLEXED else name
+
+
+def _name_call(call: bytes, first: bytes, line: AuditLine) -> str:
+    arch, number = _split_call(call)
+    return name_call(arch, number, first.decode()) or known_there(line.enriched, "syscall") or f"syscall({number})"
+
+
+def _split_call(call: bytes) -> tuple[str, str]:
+    """Of `arch=X syscall=N` X and N."""
+    arch, number = call.decode().split(" ")
+    return arch.partition("=")[2], number.partition("=")[2]
+
+
 def read_path(line: AuditLine) -> PathFacts:
     """Facts of a PATH record."""
     body = line.record.data[line.body_at :]
@@ -139,6 +162,24 @@ def read_path(line: AuditLine) -> PathFacts:
         return facts
     get = line.values.get
     return PathFacts(present(get("name")), get("inode"), get("nametype") or get("objtype"))
+
+
+def read_target(line: AuditLine) -> str | None:
+    """The name that a PATH record gives, None where it gives none or is that of a parent folder."""
+    pieces = line.pieces
+    if len(pieces) == _PATH_PIECES and len(pieces[1]) <= _RECALLED_BYTES:
+        start, tail = pieces
+        kind = _recall_kind(tail)
+        if kind is not None:
+            return None if kind == b"PARENT" else _text(start[start.find(b'"') + 1 : -_NAME_END])
+    path = read_path(line)
+    return None if path.kind == "PARENT" else path.name
+
+
+def _read_kind(tail: bytes) -> bytes | None:
+    """`nametype` of a PATH record's second piece; None where that is not the usual one."""
+    found = _PATH_TAIL.match(tail)
+    return None if found is None else found[1]
 
 
 def _read_path(body: bytes) -> PathFacts | None:
@@ -172,6 +213,8 @@ def _read_subject(rest: bytes) -> _Subject | None:
     )
 
 
+_recall_name: Final = functools.lru_cache(maxsize=_RECALLED)(_read_name)
+_recall_kind: Final = functools.lru_cache(maxsize=_RECALLED)(_read_kind)
 _recall_path: Final = functools.lru_cache(maxsize=_RECALLED)(_read_path)
 _recall_subject: Final = functools.lru_cache(maxsize=_RECALLED)(_read_subject)
 

@@ -13,6 +13,7 @@ for byte, is a duplicate and no part of an event.
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import deque
 from collections.abc import Sequence  # noqa: TC003 - msgspec reads annotations at run time
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,7 @@ _REMEMBERED_BYTES: Final = 4096
 Key = bytes | tuple[str, bytes]
 """A header's stamp; with the node in front where there is one."""
 
+_DATA: Final = operator.attrgetter("data")
 _NO_STAMP: Final = b"no stamp"
 """No line has it behind its first space."""
 
@@ -66,7 +68,6 @@ class OpenEvent(msgspec.Struct, gc=False, eq=False):
     broken: bool = False
     records: list[AuditLine] = []
     duplicates: Sequence[AuditLine] = ()
-    size: int = 0
     closing: bool = False
     alone: bool = False
     begun: bool = False
@@ -138,47 +139,50 @@ class Reassembler:
             event.broken = event.broken or not any(line.type in _CLOSING for line in event.records)
 
     def feed(self, records: Sequence[Record], now_ms: int) -> list[OpenEvent]:
-        """Take lines; give back the events that are ready. `now_ms` is the caller's clock (unused in replay).
+        """Take lines; give back the events that are ready. `now_ms` is the caller's clock (unused in replay)."""
+        if records:
+            self._fed_ms = now_ms
+        size = sum(map(len, map(_DATA, records)))
+        if self._size + size <= OPEN_BYTES:
+            self._size += size
+            self._take(records, now_ms)
+        else:  # line by line: what leaves does not depend on where a batch ends
+            for record in records:
+                self._size += len(record.data)
+                self._take((record,), now_ms)
+                if self._size > OPEN_BYTES:
+                    self._shed()
+        return self.release(now_ms)
 
-        Records of one event mostly follow each other, so a line is first held against the header before it.
-        """
+    def _take(self, records: Sequence[Record], now_ms: int) -> None:
+        """Put each line to its event. It is first held against the header before it: mostly that is the same."""
         kinds, open_events = self._kinds, self._open
-        event: OpenEvent | None = None
         nowhere: list[AuditLine] = []
         append = nowhere.append
         stamp = _NO_STAMP
-        width = size = room = 0
-        self._fed_ms = now_ms if records else self._fed_ms
+        width = 0
         for record in records:
             data = record.data
             at = data.find(b" ")
-            kind = kinds.get(data[:at]) if data.startswith(stamp, at) else None
-            if kind is None:
-                header = _read_header(data, kinds)
-                if header is None:
-                    self._garbage.append(record)
+            if data.startswith(stamp, at):
+                kind = kinds.get(data[:at])
+                if kind is not None:
+                    append(AuditLine(kind, record, at + width))
                     continue
-                if event is not None:
-                    self._grow(event, size)
-                kind, key, stamp, body_at = header
-                width, size = len(stamp), 0
-                event = open_events.get(key)
-                if event is None:
-                    event = self._start(key, now_ms)
-                else:
-                    event.last_ms = now_ms
-                append = event.records.append
-                room = OPEN_BYTES - self._size
-                append(AuditLine(kind, record, body_at))
+            header = _read_header(data, kinds)
+            if header is None:
+                self._size -= len(data)
+                self._garbage.append(record)
+                continue
+            kind, key, stamp, body_at = header
+            width = len(stamp)
+            event = open_events.get(key)
+            if event is None:
+                event = self._start(key, now_ms)
             else:
-                append(AuditLine(kind, record, at + width))
-            size += len(data)
-            if size > room and event is not None:  # here, wherever a batch ends: what leaves does not depend on it
-                self._grow(event, size)
-                event, stamp, size = None, _NO_STAMP, 0
-        if event is not None:
-            self._grow(event, size)
-        return self.release(now_ms)
+                event.last_ms = now_ms
+            append = event.records.append
+            append(AuditLine(kind, record, body_at))
 
     def release(self, now_ms: int) -> list[OpenEvent]:
         """Events that are ready at this time; in replay those that a newer event made ready."""
@@ -196,13 +200,6 @@ class Reassembler:
         ready, self._ready = self._ready, []
         return ready
 
-    def _grow(self, event: OpenEvent, size: int) -> None:
-        """Take note of the bytes that the event has gained; make room if that is too much."""
-        event.size += size
-        self._size += size
-        if self._size > OPEN_BYTES:
-            self._shed()
-
     def _start(self, key: Key, now_ms: int) -> OpenEvent:
         time_ms, serial = split_stamp(key if isinstance(key, bytes) else key[1])
         event = OpenEvent(
@@ -219,21 +216,24 @@ class Reassembler:
 
     def _leave(self) -> None:
         event = self._queue.popleft()
-        del self._open[event.key]
-        self._size -= event.size
+        key = event.key
+        del self._open[key]
         self._ready.append(event)
         lines = [line.record.data for line in event.records]
-        earlier = self._left.get(event.key)
+        sizes = list(map(len, lines))
+        size = sum(sizes)
+        self._size -= size
+        earlier = self._left.get(key) if event.late else None
         if earlier is not None:
             seen = _digest(earlier)
             _take_out_duplicates(event, seen)
-            self._left[event.key] = seen | _digest(lines)
+            self._left[key] = seen | _digest(lines)
             return
         count = len(lines)
-        if count > 1 and len(set(map(len, lines))) != count and len(set(lines)) != count:
+        if count > 1 and len(set(sizes)) != count and len(set(lines)) != count:
             _take_out_duplicates(event, set())
-        self._left[event.key] = lines if event.size <= _REMEMBERED_BYTES else _digest(lines)
-        self._left_order.append(event.key)
+        self._left[key] = lines if size <= _REMEMBERED_BYTES else _digest(lines)
+        self._left_order.append(key)
         if len(self._left_order) > REMEMBERED_EVENTS:
             del self._left[self._left_order.popleft()]
 

@@ -27,6 +27,7 @@ _CALL_NAMES: Final = frozenset({"arch", "syscall", "per", "success", "exit", *AR
 """What stands before the subject of a SYSCALL record; none of it is an id that the recording host resolves."""
 
 _SUBJECT: Final = b" auid="
+_PATH: Final = re.compile(rb'(item=[0-9]{1,9}+) name="([^" \x1d]*+)" inode=([0-9]*+)( [^\r\n]*+)?+')
 _CALL: Final = re.compile(r"(arch=[0-9a-f]{1,8}) (syscall=[0-9]{1,6}) ")
 
 
@@ -68,6 +69,8 @@ def look_up_fields(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
 
     Whole bodies come again, too: folders, titles, files. Of a SYSCALL record it is what stands behind the pids.
     """
+    if kind == "PATH" and (found := _PATH.fullmatch(body)) is not None:
+        return _read_path(found)
     if kind != "SYSCALL":
         return _look_up(kind, body) if len(body) <= _BODY_BYTES else _read(kind, body)
     at = body.find(_SUBJECT)
@@ -77,6 +80,23 @@ def look_up_fields(kind: str, body: bytes) -> tuple[FieldTriple, ...] | None:
     rest = _look_up(kind, subject)
     start = _read_call(body[:at].decode("utf-8", "backslashreplace"))
     return None if start is None or rest is None else start + rest
+
+
+def _read_path(found: re.Match[bytes]) -> tuple[FieldTriple, ...] | None:
+    """Names and inodes are mostly new; the rest comes again."""
+    item, name, inode, rest = found.groups()
+    text, number = name.decode("utf-8", "backslashreplace"), inode.decode()
+    start = (_recall_item(item), ("name", f'"{text}"', text), ("inode", number, number))
+    if rest is None:
+        return start
+    more = _look_up("PATH", rest[1:]) if len(rest) <= _BODY_BYTES else _read("PATH", rest[1:])
+    return None if more is None else start + more
+
+
+@functools.lru_cache(maxsize=_CONTEXTS)
+def _recall_item(word: bytes) -> FieldTriple:
+    name, _, number = word.decode().partition("=")
+    return name, number, number
 
 
 def _read_call(text: str) -> tuple[FieldTriple, ...] | None:

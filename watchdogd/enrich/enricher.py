@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from watchdogd.enrich.identity import Identity
     from watchdogd.enrich.own import OwnProcesses
     from watchdogd.enrich.process import ProcessTree
-    from watchdogd.entities import Event, FieldMap, Process, View
+    from watchdogd.entities import Event, FieldMap, FieldValue, Process, View
 
+    _Source = tuple[Sequence[View], Process, tuple[Process, ...], Contexts]
 
 _FORKS: Final = frozenset({"fork", "vfork", "clone", "clone3"})
 _NOTED: Final = _FORKS | {"exit_group"}
@@ -69,7 +70,7 @@ class Enricher:
         else:
             rarity = self._baseline.look_up(process, lineage, event.id.time_ms)
         contexts = self._contexts if self._hosts.is_own(tree) else self._elsewhere
-        views: Sequence[View] = LazyViews(_fill_views, (event.views, process, lineage, contexts))
+        views: Sequence[View] = LazyViews(_fill_views, (event.views, process, lineage, contexts), outline=_fill_outline)
         if event.categories is None and self._hosts.is_own(tree):
             views = tuple(self._name_accounts(view, event) for view in views)
         return replace(event, process=process, lineage=lineage, views=views, rarity=rarity, own=own)
@@ -119,15 +120,35 @@ class Enricher:
         return replace(process, user=user, login=login)
 
 
-def _fill_views(source: tuple[Sequence[View], Process, tuple[Process, ...], Contexts]) -> Sequence[View]:
-    views, process, lineage, contexts = source
+def _fill_views(source: _Source) -> Sequence[View]:
+    context = _tell_context(source)
+    return [replace(view, fields=_fill(view, context)) for view in source[0]]
+
+
+def _fill_outline(source: _Source) -> FieldMap | None:
+    """The outline of the views when they are filled: a view that lacks a name has the context's value there."""
+    views = source[0]
+    fields = views.outline if isinstance(views, LazyViews) else None
+    if fields is None:
+        return None
+    for name, value in _tell_context(source).items():
+        fields[name] = (*_list_values(fields[name]), *_list_values(value)) if name in fields else value
+    return fields
+
+
+def _list_values(value: FieldValue | tuple[FieldValue, ...]) -> tuple[FieldValue, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _tell_context(source: _Source) -> FieldMap:
+    _, process, lineage, contexts = source
     context = _describe_context(process, lineage)
     if names := contexts.describe(process, lineage):
         context["Context"] = names
     packaged = contexts.is_packaged(process.exe) if process.exe else None
     if packaged is not None:
         context["ImagePackaged"] = "true" if packaged else "false"
-    return [replace(view, fields=_fill(view, context)) for view in views]
+    return context
 
 
 def _note_start(tree: ProcessTree, event: Event) -> None:

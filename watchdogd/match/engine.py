@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from watchdogd.entities import LazyFields, LazyViews, Match
+from watchdogd.entities import LazyFields, LazyViews, Match, View
 from watchdogd.match import syntax
 from watchdogd.match.compile import (
     Compiled,
@@ -18,21 +18,25 @@ from watchdogd.match.compile import (
 from watchdogd.match.correlate import Correlator, Hit
 from watchdogd.match.evidence import collect_fields, find_names
 from watchdogd.match.index import find_clauses
-from watchdogd.match.lookup import RecordIndex, ViewIndex
+from watchdogd.match.lookup import PIDS, RecordIndex, ViewIndex
 from watchdogd.match.memory import Budget, Recent
-from watchdogd.match.recall import ask_records
+from watchdogd.match.recall import ask_records, list_fields
 from watchdogd.match.subject import RecordSubject, ViewSubject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from watchdogd.entities import Event, Rule
+    from watchdogd.entities import Event, Likeness, Rule
     from watchdogd.match.correlate import Firing
     from watchdogd.match.index import Atoms
     from watchdogd.match.library import RuleSet
     from watchdogd.match.subject import SourceSubject, Subject
 
     Holds: TypeAlias = Callable[[Sequence[Subject]], bool]
+
+
+_CATEGORIES_LIMIT = 64
+"""More sets of categories than there are."""
 
 
 class _Judged(NamedTuple):
@@ -43,6 +47,8 @@ class _Judged(NamedTuple):
     positive: tuple[Compiled, ...]
     silent: bool
     """Only correlations hear of it."""
+    steady: bool
+    """It sees the same in views of equal likeness."""
 
 
 class Engine:
@@ -60,7 +66,7 @@ class Engine:
         self._rules: list[_Judged] = []
         self._recalled = Budget()
         self._far = Recent()
-        """Likenesses of views that no rule may be satisfied by: they need not be made."""
+        """Likenesses of events that satisfy no rule, and whose views are alike, too: they need not be made."""
         clauses: dict[str, dict[int, tuple[Atoms, ...]]] = {}
         for body in ruleset.bodies:
             if body.view and body.condition is not None:
@@ -69,23 +75,29 @@ class Engine:
         of_records = clauses.pop(syntax.RECORDS, None)
         self._records = None if of_records is None else RecordIndex(of_records)
         self._views = {view: ViewIndex(by_number) for view, by_number in clauses.items()}
+        self._by_categories: dict[frozenset[str], tuple[ViewIndex, ...]] = {}
         forget_patterns()
 
     def judge(self, event: Event) -> list[Match]:
         """All rules that the event satisfies, in the order of the set, each once. Events of our own are not judged."""
         if event.own:
             return []
+        likeness = event.likeness
+        is_known = likeness is not None and _tell_likeness(event.views) is likeness
+        if is_known and self._far.find(likeness):
+            return []
         matches: dict[int, Match] = {}
         hits: list[Hit] = []
         records = event.records
+        numbers: Sequence[int] = ()
         if self._records is not None and records:
-            likeness = event.likeness
             numbers = self._records.find(records) if likeness is None else self._records.find_alike(records, likeness)
             if numbers:
                 self._judge_records(event, numbers, matches, hits)
-        if event.categories is None or not self._views.keys().isdisjoint(event.categories):
-            self._judge_views(event, matches, hits)
+        is_far = not self._may_see(event) or self._judge_views(event, matches, hits)
         if not matches:
+            if is_known and is_far and not numbers:
+                self._far.keep(likeness, value=True)
             return []
         found = [matches[number] for number in sorted(matches) if not self._rules[number].silent]
         if hits and not event.seen_before:
@@ -102,43 +114,57 @@ class Engine:
 
     def _judge_records(self, event: Event, numbers: Sequence[int], matches: dict[int, Match], hits: list[Hit]) -> None:
         subjects = [RecordSubject(record) for record in event.records]
-        named = [(f"{subject.type}.", subject) for subject in subjects]
         for number in numbers:
-            self._hold(number, event, syntax.RECORDS, named, matches, hits)
+            self._hold(number, event, syntax.RECORDS, subjects, matches, hits)
 
-    def _judge_views(self, event: Event, matches: dict[int, Match], hits: list[Hit]) -> None:
+    def _may_see(self, event: Event) -> bool:
+        """False where no view of the event can satisfy a rule, which the outline of its views shows without them."""
+        categories = event.categories
+        if categories is None:
+            return True
+        indexes = self._by_categories.get(categories)
+        if indexes is None:
+            indexes = tuple(index for view, index in self._views.items() if view in categories)
+            if len(self._by_categories) < _CATEGORIES_LIMIT:
+                self._by_categories[categories] = indexes
+        if not indexes:
+            return False
         views = event.views
-        likeness = views.likeness if isinstance(views, LazyViews) else None
-        if likeness is not None and self._far.find(likeness):
-            return
-        is_far = likeness is not None
-        for view in views:
+        outline = views.outline if isinstance(views, LazyViews) and views.likeness is None else None
+        if outline is None:
+            return True
+        everything = View("", "", "", outline)
+        return any(index.find(everything, event.records) for index in indexes)
+
+    def _judge_views(self, event: Event, matches: dict[int, Match], hits: list[Hit]) -> bool:
+        """True where no view satisfies any rule, and no view of equal likeness does."""
+        is_far = True
+        for view in event.views:
             index = self._views.get(view.category)
             if index is None:
                 continue
             numbers = index.find(view, event.records)
-            is_far = is_far and not numbers and index.is_steady
+            is_far = is_far and index.is_steady
             if numbers:
+                is_far = is_far and all(self._rules[number].steady for number in numbers)
                 subject = ViewSubject(view, event.records)
                 for number in numbers:
                     if number not in matches:
-                        self._hold(number, event, view.category, [("", subject)], matches, hits)
-        if is_far:
-            self._far.keep(likeness, value=True)
+                        self._hold(number, event, view.category, [subject], matches, hits)
+        return is_far and not matches
 
     def _hold(
         self,
         number: int,
         event: Event,
         category: str,
-        named: Sequence[tuple[str, SourceSubject]],
+        subjects: Sequence[SourceSubject],
         matches: dict[int, Match],
         hits: list[Hit],
     ) -> None:
         judged = self._rules[number]
-        subjects = [subject for _, subject in named]
         if judged.holds(subjects):
-            fields = LazyFields(partial(collect_fields, judged.positive, named))
+            fields = LazyFields(partial(_collect, judged.positive, subjects))
             match = matches[number] = Match(judged.rule, (event.id,), fields, category)
             if judged.rule.id in self._fed:
                 hits.append(Hit(judged.rule.id, match, _put_first(judged.positive, subjects)))
@@ -151,7 +177,9 @@ def _compile_rule(body: syntax.RuleBody, condition: syntax.Condition, recalled: 
     else:
         asks = {name: _ask_view(compiled) for name, compiled in detections.items()}
     positive = tuple(detections[name] for name in dict.fromkeys(find_names(condition)))
-    return _Judged(body.rule, _compile_condition(condition, asks), positive, body.silent)
+    asked = {name for compiled in detections.values() for name in list_fields(compiled.detection)}
+    steady = None not in asked and PIDS.isdisjoint(asked)
+    return _Judged(body.rule, _compile_condition(condition, asks), positive, body.silent, steady)
 
 
 def compile_restriction(restriction: syntax.Restriction, view: str) -> Holds:
@@ -162,6 +190,18 @@ def compile_restriction(restriction: syntax.Restriction, view: str) -> Holds:
     else:
         asks = {name: _ask_view(found) for name, found in detections.items()}
     return _compile_condition(restriction.condition, asks)
+
+
+def _tell_likeness(views: Sequence[View]) -> Likeness | None:
+    return views.likeness if isinstance(views, LazyViews) else None
+
+
+def _collect(positive: Sequence[Compiled], subjects: Sequence[SourceSubject]) -> dict[str, str]:
+    """Fields of a match; those of records are named by the record's type, too."""
+    return collect_fields(
+        positive,
+        [(f"{subject.type}." if isinstance(subject, RecordSubject) else "", subject) for subject in subjects],
+    )
 
 
 def _put_first(positive: Sequence[Compiled], subjects: Sequence[SourceSubject]) -> Sequence[SourceSubject]:

@@ -29,7 +29,8 @@ _KINDS_LIMIT = 512
 """More types of records than there are: an attacker made them up."""
 _NEVER_AGAIN = frozenset({"SYSCALL"})
 """Records that hold a pid: no whole body comes again."""
-_PIDS = frozenset({"ProcessId", "ParentProcessId"})
+PIDS = frozenset({"ProcessId", "ParentProcessId"})
+"""What views of equal likeness differ in."""
 _NUMBER_TEXT = re.compile(r"[a-z0-9_|,()/.: -]*")
 _REGISTER_TEXT = re.compile(r"[a-z0-9_|,]*")
 """What a number's interpretation may hold, case-folded: names of errors; names of flags and the like."""
@@ -58,7 +59,7 @@ class ViewIndex:
             table.close()
         self._lines = tables.pop(None, None)
         self._fields = [_Field(name, table) for name, table in tables.items() if name is not None]
-        self.is_steady = self._lines is None and _PIDS.isdisjoint(tables)
+        self.is_steady = self._lines is None and PIDS.isdisjoint(tables)
         """Whether it finds the same in views of equal likeness."""
         self._budget = Budget()
         self._budget.members += self._fields
@@ -207,7 +208,8 @@ class RecordIndex:
             for place, every in enumerate(self._parts)
             if (here := [part for part in every if part.kind in {"", folded} and part.field != "type"])
         }
-        opened = self._kinds[name] = _Kind(constant, tables, parts)
+        asked = {field: [table for table in found if table.has_whole] for field, found in tables.items()}
+        opened = self._kinds[name] = _Kind(constant, {field: found for field, found in asked.items() if found}, parts)
         self._budget.members.append(opened)
         if name not in VOLATILE_FIELDS:
             opened.bodies = opened
@@ -246,32 +248,34 @@ class RecordIndex:
         return mask
 
     def _read(self, kind: _Kind, triples: Sequence[FieldTriple], line: str) -> int:
+        """Bits of all that the fields hold, and of what the line holds, be it in another form."""
         found = 0
-        tables = kind.tables
+        texts = [line]
+        asked = kind.tables.get
         for field, raw, interpreted in triples:
-            asked = tables.get(field, ())
+            tables = asked(field, ())
             if kind.upper:
-                asked = (*asked, *tables.get(field.upper(), ()))
-            for table in asked:
-                found |= table.find_whole(raw)
+                tables = (*tables, *asked(field.upper(), ()))
+            for table in tables:
+                if table.sees_quotes or raw[:1] != '"':
+                    found |= table.find_whole(raw)
                 if interpreted != raw:
                     found |= table.find_whole(interpreted)
-        for place in self._automaton.find(_join_texts(triples, line).casefold()):
+            if interpreted != raw and raw[1:-1] != interpreted:
+                texts.append(interpreted)
+        text = line if len(texts) == 1 else "\n".join(texts)
+        for place in self._automaton.find(text.casefold()):
             for part in kind.parts.get(place, ()):
                 if part.field is None or _holds(triples, part.field, self._texts[place]):
                     found |= part.mask
         return found
 
 
-def _join_texts(triples: Sequence[FieldTriple], line: str) -> str:
-    """The line, and whatever it holds in another form."""
-    others = [text for _, raw, text in triples if text != raw and raw[1:-1] != text]
-    return "\n".join([line, *others]) if others else line
-
-
 def _holds(triples: Sequence[FieldTriple], field: str, text: str) -> bool:
     """Whether a field of that name, be it in the other case, holds the case-folded text."""
+    is_upper = field.isupper()
     for name, raw, interpreted in triples:
-        if (name == field or name.upper() == field) and (text in raw.casefold() or text in interpreted.casefold()):
+        is_asked = name == field or (is_upper and name.upper() == field)
+        if is_asked and (text in raw.casefold() or text in interpreted.casefold()):
             return True
     return False

@@ -27,7 +27,7 @@ def ask_records(compiled: Compiled, budget: Budget) -> Callable[[Sequence[Any]],
     types = find_types(compiled.detection)
     memory = Memory()
     budget.members.append(memory)
-    names = set(_list_fields(compiled.detection))
+    names = set(list_fields(compiled.detection))
     asked = {name.casefold() for name in names if name is not None}
     changing = {kind for kind, volatile in VOLATILE_FIELDS.items() if not volatile.isdisjoint(asked)} | _JOINED
     recallable = None not in names
@@ -54,11 +54,11 @@ def ask_records(compiled: Compiled, budget: Budget) -> Callable[[Sequence[Any]],
     return hold_in_one
 
 
-def _list_fields(detection: syntax.Detection) -> Iterator[str | None]:
+def list_fields(detection: syntax.Detection) -> Iterator[str | None]:
     """All fields that a detection looks at; None is the line."""
     if isinstance(detection, syntax.Group):
         for item in detection.items:
-            yield from _list_fields(item)
+            yield from list_fields(item)
     else:
         yield detection.field
         yield from _list_others(detection.values)

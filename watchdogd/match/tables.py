@@ -129,6 +129,10 @@ class Table:
         self._part_masks: list[int] = []
         self._parts: Parts | None = None
         self._patterns: Patterns | None = None
+        self.has_whole = True
+        """False where nothing but parts was added."""
+        self.sees_quotes = True
+        """False where no text that holds a quote has any bit, its parts left aside."""
 
     def add(self, atom: Atom, mask: int) -> None:
         """One more atom, with the bits of its rules."""
@@ -144,6 +148,8 @@ class Table:
     def close_whole(self) -> None:
         """Make all ready but the automaton of parts: where they are sought otherwise."""
         self._patterns = Patterns(self._pattern) if self._pattern else None
+        self.has_whole = bool(self.whole or self._base or self._pattern)
+        self.sees_quotes = bool(self._pattern) or any('"' in text for text in (*self.whole, *self._base))
 
     def find(self, text: str) -> int:
         """Bits of all that the text holds."""
