@@ -117,7 +117,8 @@ class Outbox:
         self._store = store
         self._counters = counters
         self._clock = clock
-        self._owed: dict[int, Callable[[sqlite3.Connection], None]] = {}
+        self._owed: dict[int, Callable[[sqlite3.Connection], int | None]] = {}
+        """Marks by delivery; each returns how many other deliveries were given up with it."""
         self._paying = asyncio.Lock()
         self._queues: dict[int, tuple[str, str]] = {}
         """Sink and queue of what is being sent; only the store's thread touches it."""
@@ -134,6 +135,7 @@ class Outbox:
         taken, unreadable = await self._store.read(self._take, now_ms, room)
         for delivery, error in unreadable:
             self._counters.add("store_unreadable_alerts_total")
+            self._counters.add("write_dead_letters_total")
             _log.warning("alert %s cannot be read from the database: %s", delivery.alert_id, error)
             await self.mark_failed(delivery, f"cannot be read from the database: {error}", None)
         return taken
@@ -160,18 +162,19 @@ class Outbox:
         offset_ms = measure_offset_ms(self._clock)
         reason = escape_text(error[:ERROR_CHARACTERS])
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> int:
             step_ms = measure_offset_ms(self._clock) - offset_ms  # the clock may be set while the mark is owed
             if paused_until_ms:
                 note_failure(connection, delivery.sink, paused_until_ms + step_ms, now_ms + step_ms)
             if next_try_ms is not None:
                 connection.execute(_RETRY, (clamp(next_try_ms + step_ms), reason, delivery.id))
-                return
-            count = connection.execute(_DEAD, (now_ms, reason, delivery.id)).rowcount
+                return 0
+            connection.execute(_DEAD, (now_ms, reason, delivery.id))
+            rest = 0
             if delivery.kind == "alert":
-                rest = connection.execute(_END_REST, (now_ms, delivery.alert_id, delivery.sink))
-                count += rest.rowcount
-            note_given_up(connection, delivery.sink, count, reason, now_ms)
+                rest = connection.execute(_END_REST, (now_ms, delivery.alert_id, delivery.sink)).rowcount
+            note_given_up(connection, delivery.sink, 1 + rest, reason, now_ms)
+            return rest
 
         await self._mark(delivery, work)
 
@@ -263,7 +266,7 @@ class Outbox:
         rows = connection.execute(_FULL_LOOK, {**known, "blocked": as_json(blocked), "limit": WINDOW}).fetchall()
         return _choose(rows, blocked, free)
 
-    async def _mark(self, delivery: Delivery, work: Callable[[sqlite3.Connection], None]) -> None:
+    async def _mark(self, delivery: Delivery, work: Callable[[sqlite3.Connection], int | None]) -> None:
         self._owed[delivery.id] = work
         await self._pay()
 
@@ -274,11 +277,12 @@ class Outbox:
             if not owed:
                 return
             try:
-                await self._store.write(partial(_apply, owed))
+                more = await self._store.write(partial(_apply, owed))
                 await self._store.read(self._release, frozenset(owed))
             except StoreError as error:
                 _log.warning("%d deliveries are not marked yet: %s", len(owed), error)
                 return
+            self._counters.add("write_dead_letters_total", more)
             for delivery_id in owed:
                 del self._owed[delivery_id]
 
@@ -299,6 +303,5 @@ def _find_due(connection: sqlite3.Connection, now_ms: int, room: Mapping[str, in
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _apply(owed: dict[int, Callable[[sqlite3.Connection], None]], connection: sqlite3.Connection) -> None:
-    for work in owed.values():
-        work(connection)
+def _apply(owed: dict[int, Callable[[sqlite3.Connection], int | None]], connection: sqlite3.Connection) -> int:
+    return sum(work(connection) or 0 for work in owed.values())
