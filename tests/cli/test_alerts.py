@@ -226,3 +226,25 @@ def test_pages_are_asked_for_until_there_are_enough(monkeypatch: pytest.MonkeyPa
     found = list(alerts_list.fetch_pages(tmp_path, AlertsRequest(before_id="abcd"), 1000))
     assert [len(page.alerts) for page in found] == [0, 3]
     assert [(request.before_id, request.limit) for request in asked] == [("abcd", 100), (None, 100)]
+
+
+def test_secrets_of_commands_are_masked_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    process = Process(
+        ProcessKey("", 7, 1),
+        7,
+        1,
+        "/bin/mysql",
+        "mysql",
+        ("mysql", "--password=Pa55w0rd", "-h", "db"),
+        "/",
+        0,
+        "root",
+        0,
+        None,
+        None,
+        None,
+    )
+    alerts_list.print_table([make_alert("a" * 64, process=process)])
+    shown = capsys.readouterr().out
+    assert "mysql --password=[masked] -h db" in shown
+    assert "Pa55w0rd" not in shown

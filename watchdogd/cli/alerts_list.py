@@ -149,7 +149,8 @@ _USUAL = ("active", "1")
 
 
 def _list_cells(alert: Alert) -> tuple[str, ...]:
-    from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415 - as above
+    from watchdogd.triage.guard import mask_secrets  # noqa: PLC0415 - as above
+    from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415
     from watchdogd.write.formats.text import describe_deed, escape_controls  # noqa: PLC0415
 
     label = alert.verdict.label if alert.verdict is not None else Label.UNTRIAGED
@@ -161,7 +162,7 @@ def _list_cells(alert: Alert) -> tuple[str, ...]:
         str(alert.count),
         escape_controls(alert.id[:16]),
         _cut(escape_controls(alert.rule.title), _TITLE_CHARS),
-        _cut(describe_deed(alert), _DEED_CHARS),
+        _cut(mask_secrets(describe_deed(alert)), _DEED_CHARS),
     )
 
 
