@@ -205,3 +205,33 @@ async def test_it_goes_on_where_the_database_refuses(
         while await ids(store):  # noqa: ASYNC110 - nor does a row that is gone
             await asyncio.sleep(0.01)
         running.cancel()
+
+
+async def test_a_clock_that_is_set_forward_by_mistake_costs_no_history(
+    store: Store, counters: Counters, alert: MakeAlert, caplog: pytest.LogCaptureFixture
+) -> None:
+    class TwoClocks:
+        ms, seconds = 1_000_000, 0.0
+
+        def now_ms(self) -> int:
+            return self.ms
+
+        def monotonic_s(self) -> float:
+            return self.seconds
+
+    clock = TwoClocks()
+    retention = Retention(store, counters, clock, keep_ms=1000, max_bytes=None)
+    await put(store, alert("old"), alert("young", time_ms=1_000_000))
+    clock.ms += 86_400_000
+    assert await retention.prune() == 0
+    assert "the clock was set forward by 86400 s: no alert is deleted for its age in the next 60 min" in caplog.text
+    clock.seconds += 600
+    assert await retention.prune() == 0
+    clock.ms -= 86_400_000 - 600_000
+    assert await retention.prune() == 2  # set back: it is believed again, and ten minutes went by
+    await put(store, alert("later", time_ms=clock.ms))
+    clock.ms += 86_400_000
+    assert await retention.prune() == 0
+    clock.seconds += module.BELIEVED_AFTER_S
+    clock.ms += 3_600_000
+    assert await retention.prune() == 1

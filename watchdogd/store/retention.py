@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +35,10 @@ STEP_PAGES = 200
 """Given back to the file system in one transaction."""
 SPARE_PAGES = 2_000
 """Free pages that stay in the file, for what comes next."""
+SET_FORWARD_MS = 3_600_000
+"""A clock that is set forward by more than this while the daemon runs is not believed at once..."""
+BELIEVED_AFTER_S = 3_600.0
+"""... but if it still says so after this: a mistake in setting it must not cost the history."""
 SHARE = 4
 """Pruning takes one part in so many of the time of the store's thread."""
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.25
@@ -80,6 +85,8 @@ class Retention:
         self._early = 0
         self._youngest_ms = 0
         self._warned_s: float | None = None
+        self._offset_ms = self._measure_offset_ms()
+        self._believed_s = -math.inf
         for name in ("store_pruned_alerts_total", "store_pruned_early_total"):
             counters.add(name, 0)
 
@@ -102,7 +109,7 @@ class Retention:
         return pruned
 
     async def _prune_old(self) -> int:
-        if self._keep_ms is None:
+        if self._keep_ms is None or not self._believes_clock():
             return 0
         until_ms, place, pruned = self._clock.now_ms() - self._keep_ms, _START, 0
         while True:
@@ -112,6 +119,23 @@ class Retention:
             if step.place is None:
                 return pruned
             place = step.place
+
+    def _believes_clock(self) -> bool:
+        offset_ms, now_s = self._measure_offset_ms(), self._clock.monotonic_s()
+        step_ms, self._offset_ms = offset_ms - self._offset_ms, offset_ms
+        if step_ms > SET_FORWARD_MS:
+            self._believed_s = now_s + BELIEVED_AFTER_S
+            _log.warning(
+                "the clock was set forward by %d s: no alert is deleted for its age in the next %.0f min",
+                step_ms // 1000,
+                BELIEVED_AFTER_S / 60,
+            )
+        elif step_ms < -SET_FORWARD_MS:
+            self._believed_s = -math.inf
+        return now_s >= self._believed_s
+
+    def _measure_offset_ms(self) -> int:
+        return self._clock.now_ms() - round(self._clock.monotonic_s() * 1000)
 
     async def _prune_beyond_size(self) -> int:
         place, pruned = _START, 0
