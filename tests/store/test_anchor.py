@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from watchdogd.entities import Checkpoint
 from watchdogd.errors import StoreError
 from watchdogd.store.anchor import AGAIN_AFTER_S
@@ -16,8 +18,6 @@ from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
     from tests.store.conftest import HandClock
     from watchdogd.entities import Alert
@@ -73,6 +73,24 @@ def write(path: Path, text: str) -> None:
 
 def read(path: Path, length: int | None = None) -> str:
     return path.read_bytes()[:length].decode()
+
+
+@pytest.mark.parametrize("stranger", [False, True])
+async def test_a_run_that_ended_while_it_wrote_back_has_lost_nothing(
+    path: Path, counters: Counters, clock: HandClock, alert: MakeAlert, *, stranger: bool
+) -> None:
+    store = await Store.open(path, counters, clock)
+    await store.commit(Batch(alerts=(NewAlert(alert("a"), (), 0, triage=False),), checkpoint=point(3)))
+    await store.close()
+    os.rename(path, f"{path}.whole")  # noqa: PTH104 - one call, and it says what it does
+    if stranger:
+        write(path, "notes\n" * 1000)
+    again = await Store.open(path, counters, clock)
+    assert again.found is None
+    assert await again.load_checkpoint("audit_log") == point(3)
+    assert await again.count_alerts() == 1
+    assert len(list_aside(path)) == stranger
+    await again.close()
 
 
 async def test_a_failure_is_tried_again_later(

@@ -80,17 +80,8 @@ class Anchor:
             copy.unlink()
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection.execute("VACUUM INTO ?", (str(copy),))
-        stranger = self._path.exists()
-        found = set_aside(
-            self._path, now_ms, "it was replaced while in use" if stranger else "it was removed while in use"
-        )
-        if not stranger:  # what was set aside is our own WAL: it is in the copy
-            for part in ("-wal", "-shm"):
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{found.file}{part}")  # noqa: PTH108 - names with a suffix, as SQLite makes them
-            found = msgspec.structs.replace(found, file=None)
-        found = msgspec.structs.replace(found, reread=False)
-        copy.rename(self._path)
+        whole = copy.rename(name_whole(self._path))
+        found = put_in_place(self._path, whole, now_ms)
         with contextlib.suppress(sqlite3.Error):
             connection.close()  # before the new one has a WAL: this removes one by its name
         try:
@@ -107,6 +98,25 @@ class Anchor:
         fd = lock_database(self._path)
         os.close(self.lock_fd)
         self.lock_fd = fd
+
+
+def name_whole(path: Path) -> Path:
+    """Where the database is for a moment, complete, before it is put in its place."""
+    return Path(f"{path}.whole")
+
+
+def put_in_place(path: Path, whole: Path, now_ms: int) -> SetAside:
+    """Rename a complete database to its place; what stands there is set aside. Raises OSError, StoreError."""
+    stranger = os.path.lexists(path)
+    reason = "it was replaced while in use" if stranger else "it was removed while in use"
+    found = set_aside(path, now_ms, reason)
+    if not stranger:  # only the WAL of what was removed: it is in the copy
+        for part in ("-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{found.file}{part}")  # noqa: PTH108 - names with a suffix, as SQLite makes them
+        found = msgspec.structs.replace(found, file=None)
+    whole.rename(path)
+    return msgspec.structs.replace(found, reread=False)
 
 
 def _identify(path: Path) -> tuple[int, int] | None:

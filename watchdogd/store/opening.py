@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from watchdogd.errors import StoreError
+from watchdogd.store.anchor import name_whole, put_in_place
 from watchdogd.store.connection import connect, lock_database
 from watchdogd.store.damage import SetAside, is_damage, is_ours, list_aside, salvage, set_aside
 
@@ -37,6 +38,10 @@ def open_database(path: Path, now_ms: int, damaged: str = "") -> Opened:
     try:
         if damaged and path.exists():
             return _replace(path, now_ms, damaged, lock_fd)
+        whole = name_whole(path)
+        if whole.exists():  # the last run ended while it wrote its database back
+            with contextlib.suppress(OSError):
+                put_in_place(path, whole, now_ms)
         missing = known and not path.exists()
         try:
             connection = connect(path)
