@@ -72,6 +72,14 @@ def test_what_is_wrong_stands_out() -> None:
     assert "lost 1  collect_torn_lines_total" in lines
 
 
+def test_a_database_that_fails_stands_out() -> None:
+    assert "database" not in rows(REPORT)
+    refusing = msgspec.structs.replace(REPORT, gauges={"store_refusing": 1, "store_detached": 0})
+    assert rows(refusing)["database"].startswith("takes no commits")
+    detached = msgspec.structs.replace(REPORT, gauges={"store_refusing": 0, "store_detached": 1})
+    assert rows(detached)["database"].startswith("its file is gone")
+
+
 TRIAGE = TriageReport(
     model="m:1b",
     server="closed",

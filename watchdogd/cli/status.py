@@ -23,6 +23,11 @@ HELP = "show what the running daemon watches, by which rules, and what was lost"
 
 TIMEOUT_S = 20.0
 
+_DATABASE = {
+    "store_refusing": "takes no commits, what is new waits in memory, then in the log: the journal says why",
+    "store_detached": "its file is gone and could not be written back: what is stored ends with this process",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -83,6 +88,9 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
     for source in report.sources:
         text = f"{source.name}: {source.reads}"
         yield "source", escape_controls(text if source.running else f"{text}, not read now"), _style(source.running)
+    yield from (
+        ("database", f"{_DATABASE[name]} ({name})", "bold red") for name in _DATABASE if report.gauges.get(name)
+    )
     if report.triage is not None:
         yield from _describe_triage(report.triage)
     if report.history is not None:
