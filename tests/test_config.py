@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import certifi
 import msgspec
 import pytest
 import yaml
@@ -121,12 +122,14 @@ def test_the_shipped_file_mentions_every_key_and_no_other() -> None:
 def test_the_shipped_webhook_states_the_defaults() -> None:
     (example,) = yaml.safe_load(uncomment(SHIPPED.read_text()))["webhooks"]
     default = msgspec.to_builtins(WebhookSettings(name="ops"))
-    for key in ("timeout_s", "min_level", "give_up_s"):
+    for key in ("timeout_s", "connect_timeout_s", "max_in_flight", "min_level", "give_up_s"):
         assert example[key] == default[key]
 
 
 def test_the_shipped_webhook_can_be_used_as_it_stands(tmp_path: Path) -> None:
-    text = re.sub(r".*(url_file|ca_file):.*\n", "", uncomment(SHIPPED.read_text()))
+    text = re.sub(
+        r".*(url_file|ca_file|client_certificate|client_key|proxy|proxy_file):.*\n", "", uncomment(SHIPPED.read_text())
+    )
     secret_file(tmp_path, "ops.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
     secret_file(tmp_path, "ops.headers", "Authorization: Bearer t0ken\n")
     config = load_config(write(tmp_path, text), environ={})
@@ -369,7 +372,7 @@ def test_a_bad_line_of_a_headers_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_ca_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
+    (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text(encoding="utf-8"))
     path = write(tmp_path, "webhooks: [{name: ops, url: https://example.org, ca_file: ca.pem}]\n")
     assert load_config(path, environ={}).webhooks[0].ca_file == str(tmp_path / "ca.pem")
 

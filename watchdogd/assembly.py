@@ -53,7 +53,7 @@ from watchdogd.triage_desk import TriageDesk
 from watchdogd.write.deliver import Deliverer
 from watchdogd.write.journald import JournaldSink
 from watchdogd.write.lanes import Terms
-from watchdogd.write.webhook import AT_ONCE, WebhookSink
+from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -198,7 +198,7 @@ def choose_routes(config: Config) -> Routes:
 
 def choose_terms(config: Config) -> dict[str, Terms]:
     """How each sink is dealt with: the journal is tried for ever, a webhook as configured."""
-    hooks = {hook.name: Terms(give_up_s=hook.give_up_s, at_once=AT_ONCE) for hook in config.webhooks}
+    hooks = {hook.name: Terms(give_up_s=hook.give_up_s, at_once=hook.max_in_flight) for hook in config.webhooks}
     return {"journald": Terms(give_up_s=math.inf), **hooks}
 
 

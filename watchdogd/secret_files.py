@@ -129,7 +129,7 @@ def complete_webhook(
             message = f"the header {name!r} looks like a secret"
             problems.append(Problem(place_of("headers", name), message, "headers_file keeps it out of here", "warning"))
     if settings.url_file is not None:
-        url = _read_secret(settings.url_file, place_of("url_file"), search, problems) or ""
+        url = read_secret(settings.url_file, place_of("url_file"), search, problems) or ""
         complaint = complain_url(url) if url else None
         if complaint is not None:
             problems.append(Problem(place_of("url_file"), f"the URL in {settings.url_file} {complaint}"))
@@ -138,7 +138,7 @@ def complete_webhook(
         message = "alerts travel unencrypted to another host"
         problems.append(Problem(place, message, "use https://", "warning"))
     if settings.secret_file is not None:
-        secret = _read_secret(settings.secret_file, place_of("secret_file"), search, problems)
+        secret = read_secret(settings.secret_file, place_of("secret_file"), search, problems)
         if secret is not None and not _is_signing_secret(secret):
             message = f"{search.find(settings.secret_file)} begins with whsec_ and is not base64 behind it"
             problems.append(Problem(place_of("secret_file"), message))
@@ -147,7 +147,9 @@ def complete_webhook(
     return msgspec.structs.replace(webhook, url=url, secret=secret, headers=headers)
 
 
-def _read_text(name: str, place: Place, search: Search, problems: list[Problem]) -> str | None:
+def _read_text(
+    name: str, place: Place, search: Search, problems: list[Problem], *, is_secret: bool = True
+) -> str | None:
     path = search.find(name)
     try:
         text = read_text(path)
@@ -158,13 +160,28 @@ def _read_text(name: str, place: Place, search: Search, problems: list[Problem])
     except OSError as error:
         problems.append(Problem(place, f"{path} cannot be read: {error.strerror}"))
         return None
-    if mode & stat.S_IROTH and stat.S_ISREG(mode):
+    if is_secret and mode & stat.S_IROTH and stat.S_ISREG(mode):
         message = f"{path} holds a secret, and every user can read it"
         problems.append(Problem(place, message, f"chmod o-r {path}", "warning"))
     return text
 
 
-def _read_secret(name: str, place: Place, search: Search, problems: list[Problem]) -> str | None:
+def find_readable(name: str, place: Place, search: Search, problems: list[Problem], *, is_secret: bool) -> Path | None:
+    """Path of a file that exists and can be read, else None and a problem."""
+    return None if _read_text(name, place, search, problems, is_secret=is_secret) is None else search.find(name)
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL holds one, or a user alone: it may be a token."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return bool(parts.username or parts.password)
+
+
+def read_secret(name: str, place: Place, search: Search, problems: list[Problem]) -> str | None:
+    """The one line of a file, else None and a problem."""
     text = _read_text(name, place, search, problems)
     if text is None:
         return None

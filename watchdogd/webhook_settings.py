@@ -12,6 +12,7 @@ from watchdogd import secret_files
 from watchdogd.entities import Level
 from watchdogd.errors import Place, Problem
 from watchdogd.setting_types import FilePath, Settings, Text, Timeout, Url
+from watchdogd.transport_checks import complete_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,9 +33,15 @@ class WebhookSettings(Settings, frozen=True, kw_only=True):
     headers: Annotated[dict[str, str], Meta(extra={"mask": secret_files.mask_values})] = field(default_factory=dict)
     headers_file: Text | None = None
     timeout_s: Timeout = 10.0
+    connect_timeout_s: Timeout = 5.0
+    max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4
     min_level: Level = Level.LOW
     give_up_s: Annotated[float, Meta(gt=0)] = 86_400.0
     ca_file: FilePath | None = None
+    client_certificate: Text | None = None
+    client_key: Text | None = None
+    proxy: Url = ""
+    proxy_file: Text | None = None
     secret: Annotated[str | None, Meta(extra={"internal": True, "mask": secret_files.mask_all})] = None
 
 
@@ -63,4 +70,5 @@ def complete_webhooks(
             message = f"webhooks[{index}].ca_file {webhook.ca_file} cannot be read"
             problems.append(Problem(place_of(*here, "ca_file"), message))
         place_here = functools.partial(place_of, *here)
-        yield secret_files.complete_webhook(webhook, place_here, search, problems)
+        complete = secret_files.complete_webhook(webhook, place_here, search, problems)
+        yield complete_transport(complete, place_here, search, problems)

@@ -53,7 +53,8 @@ class Received(msgspec.Struct, frozen=True):
 class Receiver:
     """Listens on 127.0.0.1 from `with` on. `answers` are used up in order; after them every answer is 200."""
 
-    def __init__(self, *answers: Fault, certificate: Path | None = None) -> None:
+    def __init__(self, *answers: Fault, certificate: Path | None = None, clients: Path | None = None) -> None:
+        """`clients` is the authority whose certificates alone are let in."""
         self._answers = list(answers)
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -64,6 +65,9 @@ class Receiver:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+            if clients is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(clients)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
             self._scheme = "https"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="receiver")
@@ -161,6 +165,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """Else each answer waits 40 ms for the client's delayed acknowledgement."""
 
     def do_POST(self) -> None:
         assert isinstance(self.server, _Server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -9,7 +10,9 @@ import hmac
 import logging
 import shutil
 import socket
+import ssl
 import subprocess
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.host.receiver import CUT, DRIP, HANG, RESET, Fault, Receiver
+from tests.write.certificates import Certificates, make_certificates
 from watchdogd.errors import DeliveryError
 from watchdogd.webhook_settings import WebhookSettings
 from watchdogd.write.webhook import KIND_HEADER, WebhookSink, parse_retry_after, sign_message
@@ -250,3 +254,74 @@ async def test_a_proxy_in_the_environment_is_not_used(
         async with open_sink(receiver.url) as sink:
             await sink.send(make_alert(), kind="alert", delivery_id="alert_1")
         assert len(receiver.requests) == 1
+
+
+async def test_a_user_in_the_url_becomes_a_header(make_alert: Callable[..., Alert]) -> None:
+    with Receiver() as receiver:
+        async with open_sink(receiver.url.replace("://", "://alice:s3cret@")) as sink:
+            await sink.send(make_alert(), kind="alert", delivery_id="alert_1")
+        [request] = receiver.requests
+    assert request.headers["authorization"] == "Basic " + base64.b64encode(b"alice:s3cret").decode()
+    assert "s3cret" not in request.path + request.headers["host"]
+
+
+async def test_it_goes_by_way_of_its_own_proxy(
+    make_alert: Callable[..., Alert], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Receiver() as proxy:
+        url = f"http://bob:s3cret@127.0.0.1:{proxy.port}"
+        async with open_sink("http://receiver.invalid/token-abc123", proxy=url) as sink:
+            await sink.send(make_alert(), kind="alert", delivery_id="alert_1")
+        [request] = proxy.requests
+    assert request.path == "http://receiver.invalid/token-abc123"
+    assert request.headers["proxy-authorization"] == "Basic " + base64.b64encode(b"bob:s3cret").decode()
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_proxy_that_is_down_is_tried_again(make_alert: Callable[..., Alert]) -> None:
+    error = await send_expecting_error(
+        "http://receiver.invalid/token-abc123", make_alert(), proxy="http://bob:token-abc123@127.0.0.1:1"
+    )
+    assert error.recoverable
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("mutual"))
+
+
+async def test_our_certificate_is_shown_where_it_is_asked_for(
+    make_alert: Callable[..., Alert], certificates: Certificates
+) -> None:
+    own = {"client_certificate": str(certificates.client), "client_key": str(certificates.client_key)}
+    with Receiver(certificate=certificates.server, clients=certificates.authority) as receiver:
+        async with open_sink(receiver.url, ca_file=str(certificates.authority), **own) as sink:
+            await sink.send(make_alert(), kind="alert", delivery_id="alert_1")
+        error = await send_expecting_error(receiver.url, make_alert(), ca_file=str(certificates.authority))
+        assert error.recoverable
+        assert len(receiver.requests) == 1
+
+
+async def test_a_server_of_old_tls_is_not_told(make_alert: Callable[..., Alert], certificates: Certificates) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with contextlib.suppress(ssl.SSLError):
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 would refuse the old version by itself
+    received: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        error = await send_expecting_error(
+            f"https://127.0.0.1:{port}/", make_alert(), ca_file=str(certificates.authority)
+        )
+    assert error.recoverable
+    assert received == []

@@ -17,6 +17,7 @@ import msgspec
 
 from watchdogd import __version__
 from watchdogd.errors import DeliveryError
+from watchdogd.transport_checks import make_context
 from watchdogd.write.formats.ecs import alert_document
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 KIND_HEADER: Final = "X-Watchdogd-Kind"
 """`alert`, or `verdict` where the alert was sent before and this is the same with its verdict."""
-
-AT_ONCE: Final = 4
-"""Deliveries to one receiver at the same time: a connection each."""
 
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _MAX_ANSWER_BYTES: Final = 65536
@@ -64,17 +62,20 @@ def _secret_key(secret: str) -> bytes:
 
 
 def make_client(settings: WebhookSettings) -> httpx.AsyncClient:
-    """The client of one receiver: own connections, TLS checked, no redirects, no proxy from the environment."""
+    """The client of one receiver: own connections, TLS checked, no redirects, no proxy but its own."""
     import httpx  # noqa: PLC0415 (8 MB that a host without webhooks need not hold)
 
     for name in ("httpx", "httpcore"):  # they log whole URLs at INFO and headers at DEBUG: tokens in both
         logging.getLogger(name).setLevel(logging.WARNING)
     return httpx.AsyncClient(
-        timeout=settings.timeout_s,
+        timeout=httpx.Timeout(settings.timeout_s, connect=min(settings.connect_timeout_s, settings.timeout_s)),
         follow_redirects=False,
         trust_env=False,
-        verify=ssl.create_default_context(cafile=settings.ca_file),
-        limits=httpx.Limits(max_connections=AT_ONCE + 1, max_keepalive_connections=AT_ONCE),
+        verify=make_context(settings.ca_file, settings.client_certificate, settings.client_key),
+        proxy=settings.proxy or None,
+        limits=httpx.Limits(
+            max_connections=settings.max_in_flight + 1, max_keepalive_connections=settings.max_in_flight
+        ),
     )
 
 
