@@ -31,6 +31,8 @@ detection:
     selection:
         Image: {IMPLANT}
     condition: selection
+watchdogd:
+    group_by: [command_line]
 """
 
 

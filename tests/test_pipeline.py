@@ -21,7 +21,7 @@ from watchdogd.errors import SourceError, StoreError
 from watchdogd.match.library import RuleSet, load_rules
 from watchdogd.pipeline import Pipeline
 from watchdogd.routes import Routes
-from watchdogd.store.database import Batch, InstanceHeartbeat, Store
+from watchdogd.store.database import Batch, InstanceHeartbeat, Store, Written
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.store.outbox import Outbox
 from watchdogd.store.verdicts import Verdicts
@@ -29,7 +29,7 @@ from watchdogd.telemetry import Counters
 from watchdogd.triage_desk import TriageDesk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
     from pathlib import Path
 
     from watchdogd.entities import Alert, Delivery, Record
@@ -94,7 +94,7 @@ class Refusing(Store):
 
     refusals = 0
 
-    async def commit(self, batch: Batch) -> frozenset[str]:
+    async def commit(self, batch: Batch) -> Mapping[str, Written]:
         if self.refusals > 0 and (batch.alerts or batch.checkpoint):
             self.refusals -= 1
             raise StoreError("the disk is full")

@@ -343,7 +343,17 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     is not known."""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True):
+    """A rule that a correlation is made of, directly or not."""
+
+    rule_id: str
+    names: tuple[str, ...] = ()
+    """What the correlation is grouped by."""
+    fields: tuple[str, ...] = ()
+    """The same, as the rule's own events call it."""
+
+
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an alert needs to know of a Sigma rule; how it matches stays in the match room."""
 
     id: str
@@ -361,6 +371,18 @@ class Rule(msgspec.Struct, frozen=True):
     path: str = ""
     triage: str = "auto"
     """`auto`, `always` or `never`: the rule's own `watchdogd.triage`."""
+    group_by: tuple[str, ...] = ()
+    """Labels, in place of the configuration's `grouping.group_by`."""
+    cooldown_s: int | None = None
+    """In place of the configuration's `grouping.repeat_interval_s`."""
+    notify: tuple[str, ...] = ()
+    """Sinks, in place of those that its level chooses."""
+    parts: tuple[Part, ...] = ()
+    """Of a correlation: the rules that alert by themselves, too."""
+    timespan_ms: int = 0
+    """Of a correlation."""
+    part_of: tuple[tuple[str, ...], ...] = ()
+    """Of a rule that correlations are made of: the fields by which each of them groups its events."""
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
@@ -465,15 +487,23 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """One thing to tell one sink: the alert itself, or the verdict that came after it."""
+    """One thing to tell one sink: the alert itself, the verdict that came after it, or that it came again."""
 
     id: int
     alert_id: str
     sink: str
     kind: str
-    """`alert` or `verdict`."""
+    """`alert`; `verdict`, or `update`: the group went on, count and last_seen_ms rose."""
     attempts: int
     created_ms: int
+    number: int = 0
+    """Of updates, the how many-th of this alert for this sink."""
+
+    @property
+    def message_id(self) -> str:
+        """What receivers recognise repeats by: the same at every attempt, another for each thing that is told."""
+        number = f"_{self.number}" if self.number else ""
+        return f"{self.kind}_{self.alert_id}{number}"
 
 
 class SinkTrouble(msgspec.Struct, frozen=True):

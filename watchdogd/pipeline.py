@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.entities import Alert, Event, Level, Record
+from watchdogd.entities import Alert, AlertState, Event, Level, Record
 from watchdogd.errors import SourceError, StoreError
+from watchdogd.grouping import Plan
+from watchdogd.silences import find_silence
 from watchdogd.store.database import Batch, NewAlert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from watchdogd.entities import Checkpoint, CorrelationRow, Seen
     from watchdogd.judge import Judge, Judged
     from watchdogd.ports import Clock, EventSource, LineSource
-    from watchdogd.store.database import InstanceHeartbeat, Store
+    from watchdogd.silences import Silence
+    from watchdogd.store.database import InstanceHeartbeat, Store, Written
     from watchdogd.store.ledger import OffsetLedger
     from watchdogd.telemetry import Counters
     from watchdogd.triage_desk import TriageDesk
@@ -48,6 +51,12 @@ ALERT_BYTES = 4096
 """An alert without its lines, about."""
 EMERGENCY_AFTER_S = 10.0
 EMERGENCY_FROM = Level.HIGH
+
+_STATES = {
+    AlertState.FOLDED: "store_folded_alerts_total",
+    AlertState.INHIBITED: "store_inhibited_alerts_total",
+    AlertState.SILENCED: "store_silenced_alerts_total",
+}
 
 
 class Pulse:
@@ -105,6 +114,10 @@ class Pipeline:
         self._refusal: _Refusal | None = None
         self.tell_unstored: Callable[[Alert, tuple[str, ...]], None] = lambda *_: None
         """Has an alert sent past the database, once; the service sets it."""
+        self.grouping = Plan()
+        """How alerts are grouped from the next commit on."""
+        self.list_silences: Callable[[], Sequence[Silence]] = tuple
+        """The silences to go by; the service sets it."""
         self._committed_s = clock.monotonic_s()
         self._stopping = asyncio.Event()
         self._sources: set[LineSource] = set()
@@ -266,7 +279,7 @@ class Pipeline:
         """One transaction: alerts, deliveries due and the checkpoint. False where the database refuses it."""
         batch = self._make_batch()
         try:
-            new_ids = await self._store.commit(batch)
+            new = await self._store.commit(batch)
         except StoreError as error:
             self._note_refusal(error, batch)
             return False
@@ -278,11 +291,12 @@ class Pipeline:
         self._seen, self._correlations, self._planned = {}, {}, {}
         self._held_lines = self._held_bytes = 0
         self._committed_s = self._clock.monotonic_s()
-        self._counters.add("store_repeated_alerts_total", len({alert.id for alert in alerts}) - len(new_ids))
-        if new_ids:
-            self._counters.add("store_alerts_total", len(new_ids))
+        self._counters.add("store_repeated_alerts_total", len({alert.id for alert in alerts}) - len(new))
+        if new:
+            self._count(new)
             for planned in batch.alerts:
-                if planned.triage and planned.alert.id in new_ids:
+                written = new.get(planned.alert.id)
+                if written is not None and written.triage:
                     self.desk.take(planned.alert, planned.question)
             self.desk.wake_deliverer.set()
         return True
@@ -320,9 +334,22 @@ class Pipeline:
         delay_s = min(refusal.delay_s * 2, STORE_RETRY_LAST_S)
         self._refusal = _Refusal(refusal.since_s, now_s + refusal.delay_s, delay_s)
 
+    def _count(self, new: Mapping[str, Written]) -> None:
+        self._counters.add("store_alerts_total", len(new))
+        for state, name in _STATES.items():
+            self._counters.add(name, sum(written.state is state for written in new.values()))
+
     def _plan(self, alert: Alert) -> NewAlert:
-        sinks, now_ms = self.desk.routes.choose(alert.level), self._clock.now_ms()
-        if not self.desk.wants(alert):
-            return NewAlert(alert, sinks, due_ms=now_ms, triage=False)
-        due_ms = now_ms + self.desk.policy.deadline_ms(alert.level)
-        return NewAlert(alert, sinks, due_ms, triage=True, question=self.desk.name_question(alert))
+        alert = self.grouping.regroup(alert)
+        question, now_ms = self.desk.name_question(alert), self._clock.now_ms()
+        silence = find_silence(self.list_silences(), alert, now_ms)
+        is_asked = self.desk.wants(alert)
+        return NewAlert(
+            alert,
+            self.desk.routes.choose(alert.level, alert.rule.notify) if silence is None else (),
+            due_ms=now_ms + (self.desk.policy.deadline_ms(alert.level) if is_asked else 0),
+            triage=is_asked,
+            question=question,
+            facts=self.grouping.state_facts(alert, question, None if silence is None else silence.id),
+            hold_ms=self.grouping.hold_ms(alert.level),
+        )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 import msgspec
 
 from watchdogd.entities import Level  # noqa: TC001 - msgspec reads the annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+JOURNALD: Final = "journald"
 
 
 class Routes(msgspec.Struct, frozen=True):
@@ -12,6 +19,9 @@ class Routes(msgspec.Struct, frozen=True):
 
     sinks: tuple[tuple[str, Level], ...]
 
-    def choose(self, level: Level) -> tuple[str, ...]:
-        """Names of the sinks for an alert of this level."""
+    def choose(self, level: Level, notify: Collection[str] = ()) -> tuple[str, ...]:
+        """Names of the sinks for an alert of this level; or those in `notify` that there are, and the journal."""
+        named = tuple(name for name, _ in self.sinks if name in notify)
+        if named:
+            return tuple(name for name, _ in self.sinks if name in named or name == JOURNALD)
         return tuple(name for name, least in self.sinks if level.rank >= least.rank)

@@ -341,7 +341,8 @@ class TriageDesk:
                 NewAlert(extra, self.routes.choose(extra.level), due_ms=self._clock.now_ms(), triage=False)
                 for extra in ruling.extra
             )
-            yield RuledAlert(ruling.alert, ruling.journald_only, ruling.verdict_changes, extra)
+            sinks = self.routes.choose(ruling.alert.level, ruling.alert.rule.notify)
+            yield RuledAlert(ruling.alert, ruling.journald_only, ruling.verdict_changes, sinks, extra)
 
     async def warm_up(self) -> None:
         """Have each model loaded before somebody waits for it: the first, and what a reload names. Runs for ever."""

@@ -90,7 +90,7 @@ async def test_a_damaged_header_costs_the_database_and_not_the_start(
     assert store.found.file == str(aside)
     assert aside.stat().st_mode & 0o777 == 0o600
     assert await store.load_checkpoint("audit_log") is None
-    assert await store.commit(Batch(alerts=(NewAlert(alert("new"), (), 0, triage=False),))) == {"new"}
+    assert set(await store.commit(Batch(alerts=(NewAlert(alert("new"), (), 0, triage=False),)))) == {"new"}
     await store.close()
 
 
@@ -155,7 +155,7 @@ async def test_damaged_pages_cost_what_they_held(path: Path, clock: Clock, alert
     assert kept <= told, "an alert without deliveries would never be told again"
     assert waiting <= kept
     again = tuple(NewAlert(alert(name), ("journald",), 0, triage=False) for name in sorted(before))
-    assert await store.commit(Batch(alerts=again)) == before - kept
+    assert set(await store.commit(Batch(alerts=again))) == before - kept
     await store.close()
 
 

@@ -29,12 +29,17 @@ PASSING = frozenset(
         "judge_alerts_total",
         "judge_standing_total",
         "store_alerts_total",
+        "store_folded_alerts_total",
+        "store_inhibited_alerts_total",
+        "store_silenced_alerts_total",
+        "store_promoted_alerts_total",
         "store_pruned_alerts_total",
         "store_repeated_alerts_total",
         "triage_cached_total",
         "triage_folded_total",
         "triage_requests_total",
         "write_sent_total",
+        "write_updates_total",
         "service_reloads_total",
     }
 )

@@ -102,7 +102,7 @@ def _find_bare_tags(data: dict[str, Any]) -> Iterator[tuple[int, str]]:
     return ((number, tag) for number, tag in enumerate(_list(data, "tags")) if isinstance(tag, str) and "." not in tag)
 
 
-def read_rule(report: Report, *, has_source: bool = True) -> Rule | None:
+def read_rule(report: Report, extras: syntax.Extras, *, has_source: bool = True) -> Rule | None:
     """Read what alerts show of a rule; None where it has no usable id, level or log source (reported)."""
     check_head(report)
     data: dict[str, Any] = report.document.data
@@ -126,6 +126,9 @@ def read_rule(report: Report, *, has_source: bool = True) -> Rule | None:
         service=source.service if source else None,
         path=report.document.path,
         triage=triage,
+        group_by=extras.group_by,
+        cooldown_s=extras.cooldown_s,
+        notify=extras.notify,
     )
 
 

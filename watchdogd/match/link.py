@@ -11,10 +11,13 @@ from watchdogd.match import syntax
 from watchdogd.match.layers import Chosen
 from watchdogd.match.link_correlations import CorrelationLinker, find_below
 from watchdogd.match.link_filters import covers, restrict, warn_unused
+from watchdogd.match.link_parts import find_parts
 from watchdogd.match.names import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from watchdogd.entities import Part
 
 _Silent = TypeVar("_Silent", syntax.RuleBody, syntax.Correlation)
 _NO_OVERRIDES = syntax.Overrides()
@@ -65,10 +68,11 @@ class _Linker:
         linker = CorrelationLinker(self._directory, self._disabled, on_correlations, self._problems)
         linked = linker.link_all(correlations)
         silent = self._find_silent(correlations)
+        parts = find_parts(linked, silent)
         return syntax.RuleSet(
-            tuple(_silence(body) if rule_id in silent else body for rule_id, body in rules.items()),
+            tuple(_silence(body) if rule_id in silent else _join(body, parts) for rule_id, body in rules.items()),
             (),
-            tuple(_silence(found) if found.rule.id in silent else found for found in linked),
+            tuple(_silence(found) if found.rule.id in silent else _join(found, parts) for found in linked),
         )
 
     def _find_filtered(
@@ -109,6 +113,17 @@ class _Linker:
 
 def _disable(body: syntax.RuleBody, reason: str) -> syntax.RuleBody:
     return msgspec.structs.replace(body, view="", detections={}, condition=None, reason=reason)
+
+
+def _join(body: _Silent, parts: Mapping[str, tuple[Part, ...]]) -> _Silent:
+    """Tell the rule what it is made of, and what is made of it."""
+    own = parts.get(body.rule.id, ())
+    part_of = {part.fields: None for found in parts.values() for part in found if part.rule_id == body.rule.id}
+    if not own and not part_of:
+        return body
+    timespan_ms = body.timespan_ms if isinstance(body, syntax.Correlation) else 0
+    rule = msgspec.structs.replace(body.rule, parts=own, part_of=tuple(part_of), timespan_ms=timespan_ms)
+    return msgspec.structs.replace(body, rule=rule)
 
 
 def _silence(body: _Silent) -> _Silent:

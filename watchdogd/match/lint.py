@@ -11,6 +11,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from watchdogd.entities import Level, Rule
+from watchdogd.labels import ALIASES, LABELS
 from watchdogd.match import syntax
 from watchdogd.match.attack import load_attack
 from watchdogd.match.contradictions import decide, find_conflict, list_names, needs_nothing
@@ -66,7 +67,8 @@ def _lint(report: Report, body: syntax.Body | None) -> None:
     if isinstance(body, syntax.RuleBody) and body.view and body.condition is not None:
         _lint_detections(report, "detection", body.view, body.detections, body.condition)
         for number, field in enumerate(body.extras.group_by):
-            lint_field(report, ("watchdogd", "group_by", number), field, body.view)
+            if field not in LABELS and field not in ALIASES:
+                lint_field(report, ("watchdogd", "group_by", number), field, body.view)
     elif isinstance(body, syntax.FilterBody):
         _lint_detections(report, "filter", _view_of_filter(body), body.detections, body.condition)
 

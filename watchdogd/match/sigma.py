@@ -98,14 +98,16 @@ def _read_body(document: MarkedDocument, report: Report, placeholders: Placehold
     if is_amendment(document.data):
         return read_amendment(report)
     if "correlation" in document.data:
-        return read_correlation(report, read_rule(report, has_source=False), read_extras(report))
+        extras = read_extras(report)
+        return read_correlation(report, read_rule(report, extras, has_source=False), extras)
     if "filter" in document.data:
         return read_filter(report, placeholders)
     return _read_rule(report, placeholders)
 
 
 def _read_rule(report: Report, placeholders: Placeholders) -> syntax.RuleBody | None:
-    rule, extras = read_rule(report), read_extras(report)
+    extras = read_extras(report)
+    rule = read_rule(report, extras)
     parsed = DetectionReader(report, placeholders, "detection").read()
     if rule is None or parsed is None:
         return None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from watchdogd.entities import Alert, Checkpoint, CorrelationRow, Seen
+    from watchdogd.entities import Alert, AlertState, Checkpoint, CorrelationRow, Seen
+    from watchdogd.grouping import Facts
 
 
 class NewAlert(msgspec.Struct, frozen=True):
@@ -20,6 +21,17 @@ class NewAlert(msgspec.Struct, frozen=True):
     triage: bool
     question: str = ""
     """What is asked about it: alerts of the same question share a verdict."""
+    facts: Facts | None = None
+    """What tells whether it repeats another; None: it is told in any case."""
+    hold_ms: int = 0
+    """How long its deliveries wait for repeats, verdict or not."""
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What became of an alert that is new, and whether triage is to be asked about it."""
+
+    state: AlertState
+    triage: bool
 
 
 class RuledAlert(msgspec.Struct, frozen=True):
@@ -30,6 +42,8 @@ class RuledAlert(msgspec.Struct, frozen=True):
     """Deliveries to other sinks that nobody tried yet are called off."""
     verdict_update: bool = False
     """Sinks that have the alert are told the verdict."""
+    sinks: tuple[str, ...] = ()
+    """Who is told of an alert that was folded and is worse than what it repeats."""
     extra: tuple[NewAlert, ...] = ()
     """Alerts that the verdict gives rise to: stored with it or not at all."""
 

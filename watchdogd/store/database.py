@@ -17,7 +17,7 @@ import msgspec
 from watchdogd.entities import Alert, Checkpoint, CorrelationRow
 from watchdogd.errors import StoreDamagedError, StoreError
 from watchdogd.store.anchor import Anchor
-from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
+from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert, Written
 from watchdogd.store.clock_steps import ClockSteps, mend_step_back, move_waiting
 from watchdogd.store.damage import refuse
 from watchdogd.store.documents import decode_alert
@@ -34,7 +34,7 @@ from watchdogd.store.statements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from watchdogd.entities import Seen
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from watchdogd.store.damage import SetAside
     from watchdogd.telemetry import Counters
 
-__all__ = ["Batch", "InstanceHeartbeat", "NewAlert", "Store"]
+__all__ = ["Batch", "InstanceHeartbeat", "NewAlert", "Store", "Written"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -173,15 +173,15 @@ class Store:
             with contextlib.suppress(StoreError):
                 await self.write(lambda _: None)
 
-    async def commit(self, batch: Batch) -> frozenset[str]:
-        """Write a batch in one transaction; the ids of the alerts that were not known before.
+    async def commit(self, batch: Batch) -> Mapping[str, Written]:
+        """Write a batch in one transaction; what became of the alerts that were not known before, by id.
 
         Known alerts, and their deliveries, stay as they are: that is what absorbs lines that were read twice.
         """
         now_ms = self._clock.now_ms()
 
-        def work(connection: sqlite3.Connection) -> frozenset[str]:
-            return write_batch(connection, batch, now_ms)
+        def work(connection: sqlite3.Connection) -> Mapping[str, Written]:
+            return write_batch(connection, batch, now_ms, self.sending)
 
         return await self._submit(partial(self._transact, work, durable=bool(batch.alerts)))
 

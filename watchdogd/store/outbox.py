@@ -12,8 +12,9 @@ import msgspec
 from watchdogd.entities import Alert, Delivery
 from watchdogd.errors import StoreError
 from watchdogd.store.clock_steps import measure_offset_ms
+from watchdogd.store.columns import as_json, clamp
 from watchdogd.store.documents import decode_alert, escape_text
-from watchdogd.store.statements import as_json, clamp, write_alert
+from watchdogd.store.statements import write_alert
 from watchdogd.store.troubles import (
     end_trouble,
     find_untold,
@@ -61,7 +62,7 @@ _READY = """
 _FIRST_LOOK = _READY.format(more="")
 _FULL_LOOK = _READY.format(more="AND queue NOT IN (SELECT value FROM json_each(:blocked))")
 _HEAD = """
-    SELECT d.id, d.alert_id, d.sink, d.kind, d.attempts, d.created_ms,
+    SELECT d.id, d.alert_id, d.sink, d.kind, d.attempts, d.created_ms, d.number,
     (SELECT document FROM alerts WHERE alerts.id = d.alert_id),
     d.kind = 'alert' OR EXISTS (SELECT 1 FROM deliveries AS a WHERE a.alert_id = d.alert_id AND a.sink = d.sink
         AND a.kind = 'alert' AND a.state = 'delivered')
@@ -85,13 +86,16 @@ _NEXT_DUE = """
         WHERE state = 'pending' AND sink = :sink AND next_try_ms <> 0 AND next_try_ms > :now_ms)
 """
 _DELIVERED = (
-    "UPDATE deliveries SET state = 'delivered', attempts = attempts + 1, ended_ms = ?, last_error = NULL WHERE id = ?"
+    "UPDATE deliveries SET state = 'delivered', attempts = attempts + 1, ended_ms = ?, last_error = NULL "
+    "WHERE id = ? AND number = ?"
 )
 _DEAD = (
     "UPDATE deliveries SET state = 'dead', attempts = attempts + 1, ended_ms = ?, last_error = ? "
-    "WHERE id = ? AND state = 'pending'"
+    "WHERE id = ? AND number = ? AND state = 'pending'"
 )
-_RETRY = "UPDATE deliveries SET attempts = attempts + 1, next_try_ms = ?, last_error = ? WHERE id = ?"
+_RETRY = "UPDATE deliveries SET attempts = attempts + 1, next_try_ms = ?, last_error = ? WHERE id = ? AND number = ?"
+"""Marks are of one `number`: an alert that came again while its update was sent is told again."""
+
 _END_REST = (
     "UPDATE deliveries SET state = 'dead', ended_ms = ?, last_error = 'the alert itself was given up' "
     "WHERE alert_id = ? AND sink = ? AND kind <> 'alert' AND state = 'pending'"
@@ -145,7 +149,7 @@ class Outbox:
         now_ms = self._clock.now_ms()
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute(_DELIVERED, (now_ms, delivery.id))
+            connection.execute(_DELIVERED, (now_ms, delivery.id, delivery.number))
             if is_well:
                 end_trouble(connection, delivery.sink)
 
@@ -167,9 +171,9 @@ class Outbox:
             if paused_until_ms:
                 note_failure(connection, delivery.sink, paused_until_ms + step_ms, now_ms + step_ms)
             if next_try_ms is not None:
-                connection.execute(_RETRY, (clamp(next_try_ms + step_ms), reason, delivery.id))
+                connection.execute(_RETRY, (clamp(next_try_ms + step_ms), reason, delivery.id, delivery.number))
                 return 0
-            connection.execute(_DEAD, (now_ms, reason, delivery.id))
+            connection.execute(_DEAD, (now_ms, reason, delivery.id, delivery.number))
             rest = 0
             if delivery.kind == "alert":
                 rest = connection.execute(_END_REST, (now_ms, delivery.alert_id, delivery.sink)).rowcount
@@ -229,7 +233,7 @@ class Outbox:
 
         def work(connection: sqlite3.Connection) -> bool:
             note_told(connection, given_up)
-            return write_alert(connection, alert, now_ms)
+            return write_alert(connection, alert, now_ms) is not None
 
         return await self._store.write(work)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watchdogd.reports import DeliveryRow, OutboxReport
+from watchdogd.store.columns import as_json
 from watchdogd.store.documents import escape_text
-from watchdogd.store.statements import as_json
 
 if TYPE_CHECKING:
     import sqlite3

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from watchdogd.entities import DAY_MS
 from watchdogd.errors import StoreError
+from watchdogd.store.columns import as_json
 from watchdogd.store.history import measure_pages
-from watchdogd.store.statements import as_json
 
 if TYPE_CHECKING:
     import sqlite3

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from watchdogd.errors import StoreError
 from watchdogd.store.listing import MAKE_LISTING
+from watchdogd.store.tally import MAKE_TALLIES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -163,6 +164,37 @@ MIGRATIONS = (
             error TEXT NOT NULL DEFAULT ''
         ) WITHOUT ROWID""",
     ),
+    (
+        # Who leads each group of repeats since when (ms): grouping.Group. sinks: JSON list of who has the leader.
+        # lowered: the leader's verdict kept it in the journal.
+        """CREATE TABLE groups (
+            key TEXT PRIMARY KEY,
+            leader TEXT NOT NULL,
+            rank INTEGER NOT NULL,
+            start_ms INTEGER NOT NULL,
+            until_ms INTEGER NOT NULL,
+            question TEXT NOT NULL,
+            sinks TEXT NOT NULL,
+            lowered INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID""",
+        "CREATE INDEX groups_leader ON groups (leader)",
+        "CREATE INDEX groups_until ON groups (until_ms)",
+        # Alerts that inhibit what looks this key up: grouping.Inhibitor.
+        """CREATE TABLE inhibitors (
+            key TEXT NOT NULL,
+            alert_id TEXT NOT NULL,
+            rank INTEGER NOT NULL,
+            from_ms INTEGER NOT NULL,
+            until_ms INTEGER NOT NULL,
+            PRIMARY KEY (key, alert_id)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX inhibitors_alert ON inhibitors (alert_id)",
+        "CREATE INDEX inhibitors_until ON inhibitors (until_ms)",
+        # number: of updates, the how many-th it is. hold_ms: how long after created_ms it waits for repeats at least.
+        "ALTER TABLE deliveries ADD COLUMN number INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE deliveries ADD COLUMN hold_ms INTEGER NOT NULL DEFAULT 0",
+    ),
+    MAKE_TALLIES,
 )
 
 

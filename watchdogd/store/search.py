@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from watchdogd.entities import AlertState
 from watchdogd.errors import StoreError
 from watchdogd.listings import PAGE, AlertsRequest, Cursor
+from watchdogd.store.columns import clamp
 from watchdogd.store.documents import escape_text
-from watchdogd.store.statements import clamp
+from watchdogd.store.listing import UNFOLDED
 
 if TYPE_CHECKING:
     import sqlite3
@@ -67,42 +69,40 @@ class Way(NamedTuple):
 
 
 def find_way(connection: sqlite3.Connection, wanted: AlertsRequest) -> Way:
-    """By user, else rule, verdict, level or state, else by time alone.
+    """Without repeats by user, else rule, verdict, level or state; else by time alone.
 
     Raises StoreError for a rule or an alert that nobody knows.
     """
-    equal, others = dict(_list_values(wanted)), []
-    values: list[str] = []
-    if wanted.rule is not None:
-        rules = _find_rules(connection, wanted.rule)
-        if len(rules) == 1:
-            equal = {"rule_id": rules[0], **equal}
-        else:
-            others.append(f"AND +alert.rule_id IN ({', '.join('?' * len(rules))})")
-            values += rules
-    join, first = "", ""
-    if wanted.user is not None:
-        along, along_values = "listing_users AS way WHERE way.name = ?", [escape_text(wanted.user)]
+    rules = [] if wanted.rule is None else _find_rules(connection, wanted.rule)
+    equal: dict[str, str] = {"rule_id": rules[0]} if len(rules) == 1 else {}
+    equal.update(_list_values(wanted))
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    if len(rules) > 1:
+        asked.append((f"AND alert.rule_id IN ({', '.join('?' * len(rules))})", tuple(rules)))
+    user = None if wanted.user is None else escape_text(wanted.user)
+    join, along, along_values = "", "listing AS way INDEXED BY listing_time WHERE true", list[str | int]()
+    if wanted.state in {None, AlertState.FOLDED}:
+        if user is not None:
+            asked.append(("AND (alert.user = ? OR alert.login = ?)", (user, user)))
+    elif user is not None:
+        along, along_values = "listing_users AS way WHERE way.name = ?", [user]
         join = "CROSS JOIN listing AS alert ON alert.seq = way.seq"
-    elif equal:
-        first = next(iter(equal))
-        name = first.removesuffix("_id")
-        along, along_values = f"listing AS way INDEXED BY listing_{name} WHERE way.{first} = ?", [equal.pop(first)]
     else:
-        along, along_values = "listing AS way INDEXED BY listing_time WHERE true", []
-    others += [f"AND +alert.{name} = ?" for name in equal]
-    values += equal.values()
-    since: list[str | int] = []
+        first = next(iter(equal))
+        index = first.removesuffix("_id")
+        along = f"listing AS way INDEXED BY listing_{index} WHERE way.{UNFOLDED} AND way.{first} = ?"
+        along_values = [equal.pop(first)]
+    asked += [(f"AND +alert.{name} = ?", (value,)) for name, value in equal.items()]
     if wanted.since_ms is not None:
         along += " AND way.time_ms >= ?"
-        since.append(clamp(wanted.since_ms))
-    conditions = " ".join(others)
+        along_values.append(clamp(wanted.since_ms))
+    conditions = " ".join(condition for condition, _ in asked)
     return Way(
         along,
-        (*along_values, *since),
+        tuple(along_values),
         join,
-        conditions if join else conditions.replace("+alert.", "+way."),
-        tuple(values),
+        conditions if join else conditions.replace("alert.", "way."),
+        tuple(value for _, values in asked for value in values),
         _find_start(connection, wanted),
     )
 

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from watchdogd.entities import Seen
+from watchdogd.entities import AlertState, Label, Seen
 from watchdogd.errors import StoreError
 from watchdogd.sessions import name_origin
+from watchdogd.store.batch import Written
+from watchdogd.store.columns import INT64_MAX, as_json, clamp
 from watchdogd.store.documents import encode_alert, escape_text
+from watchdogd.store.groups import add_updates, asks, decide_group, keep_repeats, raise_count
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from watchdogd.entities import Alert, CorrelationRow
-    from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert
+    from watchdogd.store.batch import Batch, InstanceHeartbeat, NewAlert, RuledAlert
 
 BASELINE_PATTERNS = 100_000
 """How many patterns the baseline keeps: those seen most recently."""
@@ -28,26 +31,21 @@ INSTANCES = 100
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Days = tuple[tuple[_Count, _Count], ...]
 
-_INT64_MAX = (1 << 63) - 1
 _UNTRIED = (
     "alert_id = ? AND kind = 'alert' AND state = 'pending' AND attempts = 0 "
     "AND id NOT IN (SELECT value FROM json_each(?))"
 )
 
 
-def clamp(number: int) -> int:
-    """The nearest number that a column holds: a garbled time in a log must not stop a commit."""
-    return max(-_INT64_MAX, min(_INT64_MAX, number))
-
-
-def as_json(values: AbstractSet[int] | AbstractSet[str]) -> str:
-    """A set as `json_each` takes it: SQL has no lists."""
-    return msgspec.json.encode(list(values)).decode()
-
-
-def write_batch(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> frozenset[str]:
-    """Write a batch; the ids of the alerts that are new."""
-    new = frozenset([item.alert.id for item in batch.alerts if write_alert(connection, item, now_ms)])
+def write_batch(
+    connection: sqlite3.Connection, batch: Batch, now_ms: int, sending: AbstractSet[int] = frozenset()
+) -> dict[str, Written]:
+    """Write a batch; what became of the alerts that are new, by id."""
+    new = {}
+    for item in batch.alerts:
+        written = write_alert(connection, item, now_ms, sending)
+        if written is not None:
+            new[item.alert.id] = written
     point = batch.checkpoint
     if point is not None:
         connection.execute(
@@ -65,19 +63,27 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> fr
     return new
 
 
-def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> bool:
-    """Write an alert and whom to tell; False, and nothing written, where it is known already."""
-    alert = item.alert
-    state = "pending" if item.triage else "none"
-    cursor = connection.execute(
+def write_alert(
+    connection: sqlite3.Connection, item: NewAlert, now_ms: int, sending: AbstractSet[int] = frozenset()
+) -> Written | None:
+    """Write an alert and whom to tell; None, and nothing written, where it is known already.
+
+    A repeat raises the count of the alert that it repeats, which goes out as an update in time.
+    """
+    if connection.execute("SELECT 1 FROM alerts WHERE id = ?", (item.alert.id,)).fetchone() is not None:
+        return None
+    decision = decide_group(connection, item, now_ms)
+    alert = decision.apply(item.alert) if item.facts is not None else item.alert
+    is_asked = item.triage and asks(connection, item, decision)
+    connection.execute(
         "INSERT INTO alerts (id, time_ms, rule_id, level, triage_state, document, question, origin, state, leader, "
-        "silence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "silence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             alert.id,
             clamp(alert.time_ms),
             escape_text(alert.rule.id),
             alert.level.value,
-            state,
+            "pending" if is_asked else "none",
             encode_alert(alert),
             escape_text(item.question),
             escape_origin(alert),
@@ -86,12 +92,38 @@ def write_alert(connection: sqlite3.Connection, item: NewAlert, now_ms: int) -> 
             alert.silence,
         ),
     )
-    if cursor.rowcount != 1:
+    if alert.state is AlertState.ACTIVE:
+        due_ms = max(item.due_ms, now_ms + item.hold_ms) if item.hold_ms else item.due_ms
+        connection.executemany(
+            "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue, hold_ms) "
+            "VALUES (?, ?, 'alert', ?, ?, ?, ?, ?)",
+            [
+                (alert.id, sink, due_ms, now_ms, alert.level.rank, name_queue(alert), item.hold_ms)
+                for sink in item.sinks
+            ],
+        )
+    elif alert.state is AlertState.FOLDED and alert.leader is not None and item.facts is not None:
+        raise_count(connection, alert.leader, alert)
+        add_updates(connection, alert.leader, sending, now_ms, item.facts.interval_ms)
+    return Written(alert.state, is_asked)
+
+
+def promote(connection: sqlite3.Connection, item: RuledAlert, now_ms: int) -> bool:
+    """Tell an alert that was folded after all, where its verdict is more than a repeat's: malicious, or a higher level.
+
+    It stays counted where it was.
+    """
+    alert = item.alert
+    is_worse = alert.level.rank > alert.rule.level.rank
+    is_malicious = alert.verdict is not None and alert.verdict.label is Label.MALICIOUS
+    if alert.state is not AlertState.FOLDED or not (is_worse or is_malicious):
         return False
+    told = msgspec.structs.replace(alert, state=AlertState.ACTIVE)
+    connection.execute("UPDATE alerts SET state = 'active', document = ? WHERE id = ?", (encode_alert(told), alert.id))
     connection.executemany(
         "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue) "
-        "VALUES (?, ?, 'alert', ?, ?, ?, ?)",
-        [(alert.id, sink, item.due_ms, now_ms, alert.level.rank, name_queue(alert)) for sink in item.sinks],
+        "VALUES (?, ?, 'alert', ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(alert.id, sink, now_ms, now_ms, alert.level.rank, name_queue(alert)) for sink in item.sinks],
     )
     return True
 
@@ -108,13 +140,14 @@ def escape_origin(alert: Alert) -> str | None:
 
 
 def write_verdict(connection: sqlite3.Connection, alert: Alert) -> None:
-    """Replace an alert by itself with a verdict. Raises StoreError where it is not there."""
-    cursor = connection.execute(
-        "UPDATE alerts SET document = ?, level = ?, triage_state = 'done' WHERE id = ?",
-        (encode_alert(alert), alert.level.value, alert.id),
-    )
-    if cursor.rowcount != 1:
+    """Give an alert its verdict; what repeats have told of it meanwhile stays. Raises StoreError: it is not there."""
+    row = connection.execute("SELECT document FROM alerts WHERE id = ?", (alert.id,)).fetchone()
+    if row is None:
         raise StoreError(f"alert {alert.id} is not in the database: its verdict cannot be kept")
+    connection.execute(
+        "UPDATE alerts SET document = ?, level = ?, triage_state = 'done' WHERE id = ?",
+        (encode_alert(keep_repeats(alert, row[0])), alert.level.value, alert.id),
+    )
 
 
 def _write_baseline(connection: sqlite3.Connection, seen: dict[str, Seen], now_ms: int) -> None:
@@ -144,7 +177,7 @@ def decode_seen(count: int, first_ms: int, days: str | bytes, days_from: int) ->
     try:
         return Seen(count, first_ms, msgspec.json.decode(days, type=Days), days_from)
     except (msgspec.MsgspecError, UnicodeError):
-        return Seen(count, first_ms, (), _INT64_MAX)
+        return Seen(count, first_ms, (), INT64_MAX)
 
 
 def _write_heartbeat(connection: sqlite3.Connection, beat: InstanceHeartbeat) -> None:
@@ -196,7 +229,7 @@ def call_off(
 def release_now(connection: sqlite3.Connection, alert_id: str, sending: AbstractSet[int], now_ms: int) -> None:
     """Make the deliveries of an alert that no sink has been tried with due now."""
     connection.execute(
-        f"UPDATE deliveries SET due_ms = min(due_ms, ?) WHERE {_UNTRIED}",  # noqa: S608 - a constant
+        f"UPDATE deliveries SET due_ms = min(due_ms, max(?, created_ms + hold_ms)) WHERE {_UNTRIED}",  # noqa: S608
         (now_ms, alert_id, as_json(sending)),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watchdogd.entities import GivenUp, SinkTrouble
-from watchdogd.store.statements import clamp
+from watchdogd.store.columns import clamp
 
 if TYPE_CHECKING:
     import sqlite3

@@ -10,10 +10,12 @@ import msgspec
 from watchdogd.background import Case, RelatedAlert
 from watchdogd.entities import Alert, Label
 from watchdogd.store.documents import decode_alert, escape_text
+from watchdogd.store.groups import may_lower
 from watchdogd.store.statements import (
     add_verdict_deliveries,
     call_off,
     escape_origin,
+    promote,
     release_now,
     write_alert,
     write_verdict,
@@ -49,7 +51,9 @@ class Verdicts:
 
         Deliveries that no sink has been tried with yet fall due now, or are called off (`journald_only`).
         """
-        return await self._store.write(self._record, ruled, self._clock.now_ms())
+        new, promoted = await self._store.write(self._record, ruled, self._clock.now_ms())
+        self._counters.add("store_promoted_alerts_total", promoted)
+        return new
 
     async def waiting_questions(self, limit: int) -> list[tuple[str, Alert]]:
         """Questions that alerts wait for, oldest first, each with its oldest alert."""
@@ -128,19 +132,22 @@ class Verdicts:
         row = await self._store.read(lambda connection: connection.execute(query, (learner,)).fetchone())
         return None if row is None else bytes(row[0])
 
-    def _record(self, connection: sqlite3.Connection, ruled: Sequence[RuledAlert], now_ms: int) -> frozenset[str]:
+    def _record(
+        self, connection: sqlite3.Connection, ruled: Sequence[RuledAlert], now_ms: int
+    ) -> tuple[frozenset[str], int]:
         sending = self._store.sending
-        new = []
+        new, promoted = [], 0
         for item in ruled:
             alert_id = item.alert.id
             write_verdict(connection, item.alert)
-            if item.journald_only:
+            promoted += promote(connection, item, now_ms)
+            if item.journald_only and may_lower(connection, alert_id):
                 call_off(connection, alert_id, JOURNALD, sending, now_ms)
             release_now(connection, alert_id, sending, now_ms)
             if item.verdict_update:
                 add_verdict_deliveries(connection, alert_id, sending, now_ms)
             new += [extra.alert.id for extra in item.extra if write_alert(connection, extra, now_ms)]
-        return frozenset(new)
+        return frozenset(new), promoted
 
     def _decode(self, documents: Sequence[bytes]) -> list[Alert]:
         alerts = []

@@ -212,6 +212,7 @@ class Deliverer:
                 is_well = lane.succeed(begun)
                 await self._record(lambda: self._outbox.mark_delivered(delivery, is_well=is_well))
                 self._counters.add("write_sent_total")
+                self._counters.add("write_updates_total", delivery.kind == "update")
             else:
                 await self._record_failure(lane, begun, delivery, error)
         finally:
@@ -224,7 +225,7 @@ class Deliverer:
         if sink is None:
             return DeliveryError("no sink of that name is configured any more", recoverable=False)
         try:
-            await sink.send(alert, kind=delivery.kind, delivery_id=f"{delivery.kind}_{delivery.alert_id}")
+            await sink.send(alert, kind=delivery.kind, delivery_id=delivery.message_id)
         except DeliveryError as error:
             return error
         except Exception as error:  # noqa: BLE001 (a sink's bug must not stop the others, nor lose the alert)
