@@ -7,6 +7,9 @@ Triggers keep them, within the transaction of whoever writes: no writer can forg
 
 from __future__ import annotations
 
+UNFOLDED = "state <> 'folded'"
+"""As queries must say it, too, to use the indices."""
+
 
 def _read(row: str, path: str) -> str:
     """Part of an alert's document; NULL where it cannot be read."""
@@ -25,8 +28,9 @@ def _list_row(row: str) -> str:
     return f"{columns}, {_find_verdict(row)}, {row}.rule_id, {user}, {login}"
 
 
-def _list_users(rows: str) -> str:
-    return f"""INSERT INTO listing_users SELECT name, time_ms, seq
+def _list_users(seq: str) -> str:
+    rows = f"listing WHERE seq = {seq} AND {UNFOLDED}"
+    return f"""INSERT OR IGNORE INTO listing_users SELECT name, time_ms, seq
         FROM (SELECT user AS name, time_ms, seq FROM {rows} UNION SELECT login, time_ms, seq FROM {rows})
         WHERE name IS NOT NULL"""
 
@@ -41,7 +45,8 @@ def _count_down(name: str) -> str:
 
 MAKE_LISTING = (
     # One narrow row an alert. user, login: the name, else the number. Each index is in the order of time, so that a
-    # search for one value reads no more than it shows, wherever in a file of gigabytes that is.
+    # search for one value reads no more than it shows, wherever in a file of gigabytes that is. Repeats are in none but
+    # the first: in a storm nearly all are, and each index would cost as much as the alert itself.
     """CREATE TABLE listing (
         seq INTEGER PRIMARY KEY,
         time_ms INTEGER NOT NULL,
@@ -58,25 +63,25 @@ MAKE_LISTING = (
     "CREATE TABLE tallies (name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID",
     f"INSERT INTO listing SELECT {_list_row('alerts')} FROM alerts",
     "CREATE INDEX listing_time ON listing (time_ms, seq)",
-    "CREATE INDEX listing_state ON listing (state, time_ms, seq)",
-    "CREATE INDEX listing_level ON listing (level, time_ms, seq)",
-    "CREATE INDEX listing_verdict ON listing (verdict, time_ms, seq)",
-    "CREATE INDEX listing_rule ON listing (rule_id, time_ms, seq)",
-    # Who ran it, and who logged in.
+    f"CREATE INDEX listing_state ON listing (state, time_ms, seq) WHERE {UNFOLDED}",
+    f"CREATE INDEX listing_level ON listing (level, time_ms, seq) WHERE {UNFOLDED}",
+    f"CREATE INDEX listing_verdict ON listing (verdict, time_ms, seq) WHERE {UNFOLDED}",
+    f"CREATE INDEX listing_rule ON listing (rule_id, time_ms, seq) WHERE {UNFOLDED}",
+    # Who ran it, and who logged in; without repeats, too.
     """CREATE TABLE listing_users (
         name TEXT NOT NULL,
         time_ms INTEGER NOT NULL,
         seq INTEGER NOT NULL,
         PRIMARY KEY (name, time_ms, seq)
     ) WITHOUT ROWID""",
-    _list_users("listing"),
+    _list_users("seq"),
     "INSERT INTO tallies SELECT 'state.' || state, count(*) FROM listing GROUP BY state",
     "INSERT INTO tallies SELECT 'silence.' || silence, count(*) FROM alerts WHERE silence IS NOT NULL GROUP BY silence",
     f"""INSERT INTO rule_titles SELECT rule_id, coalesce({_read("alerts", "$.rule.title")}, '')
         FROM alerts WHERE seq IN (SELECT max(seq) FROM listing GROUP BY rule_id)""",
     f"""CREATE TRIGGER listing_insert AFTER INSERT ON alerts BEGIN
         INSERT INTO listing SELECT {_list_row("NEW")};
-        {_list_users("listing WHERE seq = NEW.seq")};
+        {_list_users("NEW.seq")};
         INSERT INTO rule_titles
             SELECT NEW.rule_id, coalesce({_read("NEW", "$.rule.title")}, '') WHERE true
             ON CONFLICT DO UPDATE SET title = excluded.title WHERE title <> excluded.title;
@@ -88,6 +93,7 @@ MAKE_LISTING = (
     f"""CREATE TRIGGER listing_update AFTER UPDATE OF level, state, triage_state ON alerts BEGIN
         UPDATE listing SET state = NEW.state, level = NEW.level, verdict = {_find_verdict("NEW")}
             WHERE seq = NEW.seq;
+        {_list_users("NEW.seq")};
     END""",
     f"""CREATE TRIGGER listing_state AFTER UPDATE OF state ON alerts WHEN OLD.state <> NEW.state BEGIN
         {_count_down("'state.' || OLD.state")};
