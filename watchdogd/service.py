@@ -32,7 +32,7 @@ from watchdogd.loading import Loader, check_samples, log_load
 from watchdogd.match.files import show_path
 from watchdogd.match.watch import RuleWatcher
 from watchdogd.memory import freeze_memory
-from watchdogd.notify import notify, read_watchdog_interval_s
+from watchdogd.notify import notify, read_watchdog_interval_s, telling_alive
 from watchdogd.ports import SystemClock
 from watchdogd.reload import Reloader, apply_log_level
 from watchdogd.reports import (
@@ -107,9 +107,12 @@ class Service:
         log_load(loaded)
         async with AsyncExitStack() as stack:
             path = Path(loaded.config.store.path)
-            store = await persist(
-                lambda: Store.open(path, self._counters, self._clock, damaged=self._damaged), self._stop, tell_waiting
-            )
+            with telling_alive(asyncio.get_running_loop()):
+                store = await persist(
+                    lambda: Store.open(path, self._counters, self._clock, damaged=self._damaged),
+                    self._stop,
+                    tell_waiting,
+                )
             if store is None:
                 return
             stack.push_async_callback(store.close)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEPT_ASIDE = 3
 """How many damaged databases are kept, the newest: whoever damages them again and again must not fill the disk."""
-SALVAGED_ROWS = 20_000
+SALVAGED_ROWS = 10_000
 """Of alerts and of deliveries, from either end; the newest of what lies between; and all that wait."""
 
 DAMAGE_RULE = Rule(
