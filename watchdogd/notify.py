@@ -24,7 +24,6 @@ def notify(*assignments: str) -> None:
 @contextlib.contextmanager
 def telling_alive(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Tell systemd while it lasts that what takes long is work: a start, or a database that is saved."""
-
     pending: list[asyncio.TimerHandle] = []
 
     def tell() -> None:
