@@ -136,6 +136,7 @@ class Service:
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()
         history = await HistoryDesk.open(config.store, store, self._counters, self._clock)
+        pipeline.list_silences = lambda: history.silences.current
         async with asyncio.TaskGroup() as group:
             start = group.create_task
             followers = [start(follow, name=f"follow {number}") for number, follow in enumerate(follows)]
