@@ -169,6 +169,7 @@ class JournaldSettings(Settings, frozen=True, kw_only=True):
     """Alerts to the journal."""
 
     enabled: bool = True
+    mask: bool = True
 
 
 class ControlSettings(Settings, frozen=True, kw_only=True):

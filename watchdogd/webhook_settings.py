@@ -38,6 +38,7 @@ class WebhookSettings(Settings, frozen=True, kw_only=True):
     min_level: Level = Level.LOW
     give_up_s: Annotated[float, Meta(gt=0)] = 86_400.0
     ca_file: FilePath | None = None
+    mask: bool = True
     client_certificate: Text | None = None
     client_key: Text | None = None
     proxy: Url = ""

@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdogd.masking import MASK, mask_secrets
 from watchdogd.triage.guard import (
-    MASK,
     clean,
     find_ungrounded,
     join_argv,
     looks_like_instruction,
-    mask_secrets,
     sanitize,
     supported_techniques,
 )
@@ -57,74 +56,8 @@ def test_very_long_text_costs_little_and_still_counts_what_is_missing() -> None:
     assert "+2999" in made
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"mysql -u root -p{S} db",
-        f"mysqldump --password={S}",
-        f"sshpass -p {S} ssh a@b",
-        f"curl -u admin:{S} https://h/",
-        f"curl https://user:{S}@host.example/x",
-        f"git clone https://{S}{S}{S}@github.com/x/y",
-        f"psql postgres://app:{S}@10.0.0.1/db",
-        f"curl -H 'Authorization: Bearer {S}{S}'",
-        f"curl -H 'authorization: Basic {S}{S}'",
-        f"env DB_PASSWORD={S} ./run",
-        f"PGPASSWORD={S} pg_dump",
-        f'curl -d {{"password": "{S}"}} http://x',
-        f"curl -d 'user=a&passwd={S}&x=1' http://x",
-        f"tool --api-key {S}",
-        f"tool --token={S} --verbose",
-        f"AWS_SECRET_ACCESS_KEY={S}",
-        f"openssl enc -pass pass:{S}",
-        f"redis-cli -a {S} ping",
-        f"vault login hvs.{S}{S}{S}",
-        f"x ghp_{S}{S}{S} y",
-        f"x xoxb-{S}{S} y",
-        f"x eyJhbGciOiJI.eyJ{S}{S}.{S} y",
-        f"echo -----BEGIN RSA PRIVATE KEY----- {S} -----END RSA PRIVATE KEY-----",
-        f"curl https://hooks.slack.com/services/T0/B0/{S}",
-        f"export github_token='{S}'",
-        f"app secret_key: {S}",
-    ],
-)
-def test_secret_is_masked(text: str) -> None:
-    made = mask_secrets(text)
-    assert S not in made
-    assert MASK in made
-
-
-def test_aws_key_id_is_masked() -> None:
-    assert mask_secrets("aws AKIAIOSFODNN7EXAMPLE x") == f"aws {MASK} x"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "cat /etc/passwd /etc/shadow",
-        "ls -la /root/.ssh/authorized_keys",
-        "passwd bob",
-        "grep -r token_count src",
-        "ld -plugin-opt=-pass-through=-lgcc",
-        "ssh -p 2222 a@b",
-        "git clone https://github.com/x/y",
-        "apt-get install -y libpam-pwquality",
-        "curl http://10.0.0.1:8080/a@b",
-        "tar -p -xf a.tar",
-    ],
-)
-def test_evidence_is_not_masked(text: str) -> None:
-    assert mask_secrets(text) == text
-
-
 def test_secret_in_an_argument_of_its_own_is_masked() -> None:
     assert join_argv(("tool", "--password", S, "--out", "f")) == f"tool --password {MASK} --out f"
-
-
-@given(st.text(max_size=300))
-def test_masking_never_fails_and_is_stable(text: str) -> None:
-    once = mask_secrets(text)
-    assert mask_secrets(once).count(MASK) >= once.count(MASK) - 1
 
 
 @pytest.mark.parametrize(

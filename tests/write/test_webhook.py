@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.host.receiver import CUT, DRIP, HANG, RESET, Fault, Receiver
 from tests.write.certificates import Certificates, make_certificates
+from tests.write.conftest import make_process
 from watchdogd.errors import DeliveryError
 from watchdogd.webhook_settings import WebhookSettings
 from watchdogd.write.webhook import KIND_HEADER, WebhookSink, parse_retry_after, sign_message
@@ -79,6 +80,19 @@ async def test_the_document_arrives_signed(make_alert: Callable[..., Alert]) -> 
     signed = b"verdict_a1b2c3.1753000000." + request.body
     digest = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
     assert request.headers["webhook-signature"] == f"v1,{digest}"
+
+
+async def test_secrets_of_the_host_are_masked_unless_that_is_off(make_alert: Callable[..., Alert]) -> None:
+    secret = 'type=EXECVE msg=audit(1.0:1): argc=2 a0="tool" a1="--password=hunter2"'
+    alert = make_alert(process=make_process(7, "tool", "--password=hunter2"), lines=(secret,))
+    with Receiver() as receiver:
+        async with open_sink(receiver.url) as sink, open_sink(receiver.url, mask=False) as open_one:
+            await sink.send(alert, kind="alert", delivery_id="alert_1")
+            await open_one.send(alert, kind="alert", delivery_id="alert_1")
+        masked, plain = (request.document for request in receiver.requests)
+    assert "hunter2" not in str(masked)
+    assert masked["process"]["args"] == ["tool", "--password=[masked]"]
+    assert plain["watchdogd"]["lines"] == [secret]
 
 
 async def test_without_a_secret_nothing_is_signed(make_alert: Callable[..., Alert]) -> None:

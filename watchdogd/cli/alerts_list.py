@@ -149,7 +149,7 @@ _USUAL = ("active", "1")
 
 
 def _list_cells(alert: Alert) -> tuple[str, ...]:
-    from watchdogd.triage.guard import mask_secrets  # noqa: PLC0415 - as above
+    from watchdogd.masking import mask_secrets  # noqa: PLC0415 - as above
     from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415
     from watchdogd.write.formats.text import describe_deed, escape_controls  # noqa: PLC0415
 

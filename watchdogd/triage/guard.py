@@ -8,12 +8,12 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from watchdogd.masking import mask_argv, mask_secrets
 from watchdogd.triage.disguise import undisguise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-MASK = "[masked]"
 INJECTION = "injection suspected"
 """How `Verdict.error` begins where text of the event reads like an instruction to a model."""
 
@@ -63,59 +63,10 @@ def _printable(text: str) -> str:
 
 # --- secrets ------------------------------------------------------------------------------------------------
 
-_CREDENTIAL_NAME = (
-    r"(?:[A-Za-z0-9]{1,32}[_-]){0,4}"
-    r"(?:pass(?:word|wd|phrase|code)?(?!-through)|pwd|pw|secret|token|api_?-?key|apikey|access_?-?key|private_?-?key|"
-    r"secret_?-?key|auth|authorization|credentials?|pgpassword|mysql_pwd)(?:[_-][A-Za-z0-9]{1,32}){0,2}"
-)
-_VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;|,}]+)"
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(
-            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL
-        ),
-        MASK,
-    ),
-    # scheme://user:password@host, scheme://token@host
-    (re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://)([^\s/@:]{0,128}):([^\s/@]{1,256})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
-    (re.compile(r"\b(https?://)([^\s/@:]{16,256})@", re.IGNORECASE), rf"\1{MASK}@"),
-    (re.compile(r"(?i)\b(bearer|basic|negotiate|digest)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
-    (re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{16}\b"), MASK),
-    (re.compile(r"\bgh[pousr]_[A-Za-z0-9]{16,}\b|\bgithub_pat_\w{20,}\b|\bglpat-[\w-]{16,}"), MASK),
-    (re.compile(r"\bxox[abeoprs]-[\w-]{10,}|\bsk-[\w-]{16,}|\bAIza[\w-]{30,}|\bhvs\.[\w-]{16,}"), MASK),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
-    (re.compile(r"(hooks\.slack\.com/services/|/api/webhooks/)[\w/-]+"), rf"\1{MASK}"),
-    # name=value, name: value, "name": "value", --name value
-    (re.compile(rf"(?i)(?<![A-Za-z0-9])({_CREDENTIAL_NAME}[\"']?\s{{0,2}}[=:]\s{{0,2}}){_VALUE}"), rf"\1{MASK}"),
-    (re.compile(rf"(?i)((?<!\S)--?{_CREDENTIAL_NAME}\s+){_VALUE}"), rf"\1{MASK}"),
-    # curl -u user:password, curl --user user:password
-    (re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[\s=]*[^\s:]{1,64}:)[^\s]+"), rf"\1{MASK}"),
-)
-_SHORT_FLAG_PROGRAMS = re.compile(r"(?<![\w-])(?:mysql\w*|mariadb\S*|sshpass|mongo\w*|redis-cli|ldap\w+|smbclient)\b")
-_SHORT_FLAG = re.compile(r"((?<!\S)-[paw]) ?(?![\s-])\S+")
-_SECRET_FLAG = re.compile(rf"(?i)--?{_CREDENTIAL_NAME}")
-
-
-def mask_secrets(text: str) -> str:
-    """`text` with passwords, tokens, keys and the password part of URLs replaced by `[masked]`.
-
-    Known shapes only: a secret without any shape (a bare password as a word) cannot be told from other text.
-    """
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    if _SHORT_FLAG_PROGRAMS.search(text):
-        text = _SHORT_FLAG.sub(rf"\1 {MASK}", text)
-    return text
-
 
 def join_argv(argv: Sequence[str]) -> str:
-    """The command line as one string, with what follows `--password` and its like masked; the rest is for `clean`."""
-    parts: list[str] = []
-    secret_next = False
-    for arg in argv:
-        parts.append(MASK if secret_next and not arg.startswith("-") else arg)
-        secret_next = _SECRET_FLAG.fullmatch(arg) is not None
-    return " ".join(parts)
+    """The command line as one string, its secrets masked argument by argument; the rest is for `clean`."""
+    return " ".join(mask_argv(argv))
 
 
 def clean(text: str, cap: int) -> str:

@@ -28,6 +28,7 @@ from watchdogd.write.formats.text import (
     describe_lineage,
     escape_controls,
 )
+from watchdogd.write.masked import mask_alert
 
 if TYPE_CHECKING:
     from watchdogd.entities import Alert, EventId
@@ -180,8 +181,12 @@ class JournaldSink:
     than `timeout_s`; while one hangs, no other is started.
     """
 
-    def __init__(self, name: str = "journald", *, path: str = JOURNAL_SOCKET, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, name: str = "journald", *, path: str = JOURNAL_SOCKET, timeout_s: float = 5.0, mask: bool = True
+    ) -> None:
+        """`mask`: whether secrets are masked, see write/masked.py."""
         self.name = name
+        self._mask = mask
         self._path = path
         self._timeout_s = timeout_s
         self._stuck: threading.Thread | None = None
@@ -193,7 +198,8 @@ class JournaldSink:
         message_id = choose_message_id(alert, kind)
         result: Future[None] = Future()
         wait_s = self._timeout_s / 2  # a burst fills the queue (10 entries on some hosts) for a moment only
-        arguments = (result, message_id, journal_fields(alert, kind), self._path, wait_s)
+        fields = journal_fields(mask_alert(alert) if self._mask else alert, kind)
+        arguments = (result, message_id, fields, self._path, wait_s)
         thread = threading.Thread(target=_send_and_tell, args=arguments, name="journald", daemon=True)
         result.set_running_or_notify_cancel()
         thread.start()

@@ -19,6 +19,7 @@ from watchdogd import __version__
 from watchdogd.errors import DeliveryError
 from watchdogd.transport_checks import make_context
 from watchdogd.write.formats.ecs import alert_document
+from watchdogd.write.masked import mask_alert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,7 +101,7 @@ class WebhookSink:
 
     async def send(self, alert: Alert, *, kind: str, delivery_id: str) -> None:
         """POST once. `delivery_id` is stable across retries. Raises DeliveryError."""
-        body = msgspec.json.encode(alert_document(alert))
+        body = msgspec.json.encode(alert_document(mask_alert(alert) if self._settings.mask else alert))
         headers = self._headers(body, kind, delivery_id)
         status, retry_after = await self._post(body, headers)
         self._judge(status, retry_after)

@@ -19,7 +19,6 @@ import pytest
 
 from tests.write.certificates import make_certificates
 from tests.write.conftest import build_alert
-from watchdogd.config import WebhookSettings
 from watchdogd.delivery_desk import GIVEN_UP_RULE, DeliveryDesk
 from watchdogd.entities import Label, Level, Verdict
 from watchdogd.errors import DeliveryError
@@ -28,6 +27,7 @@ from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.outbox import Outbox
 from watchdogd.store.outbox_table import OutboxTable
 from watchdogd.telemetry import Counters
+from watchdogd.webhook_settings import WebhookSettings
 from watchdogd.write.deliver import Deliverer
 from watchdogd.write.lanes import Terms
 from watchdogd.write.webhook import WebhookSink
