@@ -10,6 +10,7 @@ import pytest
 from watchdogd.entities import Checkpoint
 from watchdogd.errors import StoreDamagedError, StoreError
 from watchdogd.store.database import Batch, NewAlert, Store
+from watchdogd.store.outbox import Outbox
 from watchdogd.store.patience import may_pass
 
 if TYPE_CHECKING:
@@ -56,6 +57,24 @@ async def test_what_is_refused_is_said_and_comes_whole_later(
     await set_pragma(store, allow)
     assert set(await store.commit(batch)) == {"a"}
     assert await store.load_checkpoint("audit_log") == point(2)
+
+
+async def test_marks_that_are_refused_again_and_again_are_complained_about_once(
+    store: Store, counters: Counters, clock: Clock, alert: MakeAlert, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(store, counters, clock)
+    for number in range(2):
+        one = NewAlert(alert(str(number)), ("journald",), clock.now_ms(), triage=False)
+        await store.commit(Batch(alerts=(one,)))
+    for complaints in (1, 2):
+        ((delivery, _),) = await outbox.take_due(clock.now_ms(), {"journald": 1})
+        await set_pragma(store, "query_only = ON")
+        await outbox.mark_delivered(delivery)
+        for _ in range(5):
+            await outbox.take_due(clock.now_ms(), {"journald": 0})
+        await set_pragma(store, "query_only = OFF")
+        await outbox.take_due(clock.now_ms(), {"journald": 0})
+        assert len([one for one in caplog.records if "not marked yet" in one.getMessage()]) == complaints
 
 
 async def test_a_reader_that_never_ends_is_in_nobody_s_way(

@@ -124,6 +124,8 @@ class Outbox:
         self._owed: dict[int, Callable[[sqlite3.Connection], int | None]] = {}
         """Marks by delivery; each returns how many other deliveries were given up with it."""
         self._paying = asyncio.Lock()
+        self._said = ""
+        """The last refusal of marks: a full disk must not fill the journal."""
         self._queues: dict[int, tuple[str, str]] = {}
         """Sink and queue of what is being sent; only the store's thread touches it."""
 
@@ -284,8 +286,11 @@ class Outbox:
                 more = await self._store.write(partial(_apply, owed))
                 await self._store.read(self._release, frozenset(owed))
             except StoreError as error:
-                _log.warning("%d deliveries are not marked yet: %s", len(owed), error)
+                if str(error) != self._said:
+                    _log.warning("%d deliveries are not marked yet: %s", len(owed), error)
+                self._said = str(error)
                 return
+            self._said = ""
             self._counters.add("write_dead_letters_total", more)
             for delivery_id in owed:
                 del self._owed[delivery_id]
