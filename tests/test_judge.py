@@ -288,7 +288,7 @@ def test_a_correlation_that_breaks_the_judge_is_counted_and_stops_nothing(
     judge.judge_events([make_metric(TIME_MS, 95)], TIME_MS)
     monkeypatch.setattr(judge, "_score", refuse)
     assert judge.tick(TIME_MS + 70_000).alerts == []
-    assert counters.get("judge_failed_events_total") == 1
+    assert counters.get("judge_failed_matches_total") == 1
     assert "could not be judged" in caplog.text
 
 

@@ -377,10 +377,10 @@ async def test_reading_waits_where_no_more_can_be_held(
         async def mend() -> None:
             await wait_counter(bench, "judge_alerts_total")
             await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
-            read = bench.counters.get("collect_lines_total")
+            read = bench.counters.get("decode_lines_total")
             more.set()
             await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
-            assert bench.counters.get("collect_lines_total") == read
+            assert bench.counters.get("decode_lines_total") == read
             bench.store.refusals = 0
 
         more = threading.Event()

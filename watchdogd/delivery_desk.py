@@ -11,6 +11,7 @@ from watchdogd.entities import Alert, EventId, Level, Rule
 from watchdogd.errors import StoreError, WatchdogdError
 from watchdogd.reports import OutboxChange
 from watchdogd.store.batch import NewAlert
+from watchdogd.telemetry import count_own_alerts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ class DeliveryDesk:
         alert = build_given_up_alert(given_up, self._host)
         sinks = tuple(sink for sink in self._choose_sinks(alert) if sink not in down)
         if await self._outbox.tell(given_up, NewAlert(alert, sinks, self._clock.now_ms(), triage=False)):
-            self._counters.add("store_alerts_total")
+            count_own_alerts(self._counters, 1)
         log.error("deliveries to %s are given up: %s", given_up.sink, given_up.error)
         self._deliverer.resume(frozenset())
 

@@ -70,6 +70,11 @@ class Judge:
         """Events whose records may not all be here yet."""
         return sum(decoder.pending for decoder in self._decoders())
 
+    @property
+    def pending_lines(self) -> int:
+        """Lines that were fed and have come to nothing yet."""
+        return sum(decoder.pending_lines for decoder in self._decoders())
+
     def replace_engine(self, engine: Engine) -> None:
         """Judge by other rules from the next event on; correlations that are the same go on with what they know."""
         engine.correlator.count_in(self._counters)
@@ -121,7 +126,7 @@ class Judge:
                 try:
                     self._enricher.learn(event)
                 except Exception:  # as in `_judge_event`
-                    self._counters.add("judge_failed_events_total")
+                    self._counters.add("judge_unlearnt_events_total")
                     log.exception("event %s could not be learnt: please report this", event.id.text())
         return nodes
 
@@ -141,34 +146,46 @@ class Judge:
         self._counters.add("judge_events_total")
         alerts: list[Alert] = []
         try:
-            self._find_alerts(event, now_ms, alerts)
+            is_own = self._find_alerts(event, now_ms, alerts)
         except Exception:  # our own fault, on text an attacker chose: read again at each start, it would end each run
             self._counters.add("judge_failed_events_total")
             log.exception("event %s could not be judged: please report this", event.id.text())
+        else:
+            self._counters.add("judge_own_events_total" if is_own else "judge_evaluated_events_total")
         return alerts
 
-    def _find_alerts(self, event: Event, now_ms: int, alerts: list[Alert]) -> None:
+    def _find_alerts(self, event: Event, now_ms: int, alerts: list[Alert]) -> bool:
+        """Add what comes of an event; True where it is our own doing and nothing does."""
         alerts += self._build_overdue(self._engine.advance(event.id.time_ms), now_ms)
         event = self._enricher.enrich(event)
         if event.own:
-            self._counters.add("judge_own_events_total")
-            return
+            return True
         matches = self._engine.judge(event)
+        if matches:
+            self._counters.add("judge_matches_total", len(matches))
         if event.id.name:
             matches = self._keep_new(matches, event.id)
-        found = [self._build_alert(match, event, now_ms) for match in matches]
-        if found:
-            self._counters.add("judge_alerts_total", len(found))
-            alerts += found
+        if not matches:
+            return False
+        try:
+            found = [self._build_alert(match, event, now_ms) for match in matches]
+        except Exception:
+            self._counters.add("judge_failed_matches_total", len(matches))
+            raise
+        self._counters.add("judge_alerts_total", len(found))
+        alerts += found
+        return False
 
     def _build_overdue(self, firings: Sequence[Firing], now_ms: int) -> list[Alert]:
         """Alerts of correlations that hold because their window has passed."""
         alerts: list[Alert] = []
+        if firings:
+            self._counters.add("judge_matches_total", len(firings))
         for firing in firings:
             try:
                 alerts.append(self._build_alert(firing.match, firing.event, now_ms))
             except Exception:  # as in `_judge_event`
-                self._counters.add("judge_failed_events_total")
+                self._counters.add("judge_failed_matches_total")
                 log.exception("event %s could not be judged: please report this", firing.event.id.text())
             else:
                 self._counters.add("judge_alerts_total")

@@ -52,7 +52,9 @@ ALERT_BYTES = 4096
 EMERGENCY_AFTER_S = 10.0
 EMERGENCY_FROM = Level.HIGH
 
+
 _STATES = {
+    AlertState.ACTIVE: "store_active_alerts_total",
     AlertState.FOLDED: "store_folded_alerts_total",
     AlertState.INHIBITED: "store_inhibited_alerts_total",
     AlertState.SILENCED: "store_silenced_alerts_total",
@@ -111,6 +113,7 @@ class Pipeline:
         self._correlations: dict[tuple[str, str, str], CorrelationRow] = {}
         self._planned: dict[str, NewAlert] = {}
         self._held_lines = self._held_bytes = 0
+        self._queued_lines = self._queued_events = 0
         self._refusal: _Refusal | None = None
         self.tell_unstored: Callable[[Alert, tuple[str, ...]], None] = lambda *_: None
         """Has an alert sent past the database, once; the service sets it."""
@@ -141,7 +144,7 @@ class Pipeline:
         loop = asyncio.get_running_loop()
 
         def emit(records: list[Record]) -> None:
-            asyncio.run_coroutine_threadsafe(self._queue.put(records), loop).result()
+            asyncio.run_coroutine_threadsafe(self._take_in(records), loop).result()
 
         delay_s = RETRY_FIRST_S
         while not self._stopping.is_set():
@@ -182,8 +185,40 @@ class Pipeline:
         while True:
             events = await asyncio.to_thread(lambda: list(source.sample()))
             if events:
+                self._counters.add("collect_sampled_events_total", len(events))
+                self._queued_events += len(events)
                 await self._queue.put(events)
             await asyncio.sleep(interval_s)
+
+    async def _take_in(self, records: list[Record]) -> None:
+        """Put lines into the queue, once there is room."""
+        from_log = sum(record.position is not None for record in records)
+        from_socket = sum(record.position is None and not record.lost_ms for record in records)
+        self._counters.add("collect_lines_total", from_log)
+        self._counters.add("collect_netlink_lines_total", from_socket)
+        self._queued_lines += from_log + from_socket
+        await self._queue.put(records)
+
+    def _take_out(self, item: Item) -> None:
+        """Count what has left the queue."""
+        if not isinstance(item, list):
+            return
+        lines = sum(isinstance(one, Record) and not one.lost_ms for one in item)
+        events = sum(isinstance(one, Event) for one in item)
+        self._queued_lines -= lines
+        self._queued_events -= events
+        if self._discarding:
+            self._counters.add("collect_unjudged_lines_total", lines)
+            self._counters.add("collect_unjudged_events_total", events)
+
+    def count_in_flight(self) -> dict[str, int]:
+        """What is in hand between two stages now, by the names of the ledger's amounts."""
+        return {
+            "lines_queued": self._queued_lines,
+            "lines_open": self.judge.pending_lines,
+            "events_queued": self._queued_events,
+            "alerts_held": len(self._fresh),
+        }
 
     async def pulse(self) -> None:
         """Return when a token has passed judge and store: what is stuck never returns."""
@@ -233,13 +268,14 @@ class Pipeline:
         wait_s = min(QUIET_S if self.judge.pending else COMMIT_EVERY_S, self._count_pause_s())
         try:
             async with asyncio.timeout(wait_s):
-                return await self._queue.get()
+                item = await self._queue.get()
         except TimeoutError:
             return None
+        self._take_out(item)
+        return item
 
     def _open_lines(self, records: list[Record], now_ms: int) -> None:
         positions = [record.position for record in records if record.position is not None]
-        self._counters.add("collect_lines_total", len(positions))
         self._held_lines += len(positions)
         for position in positions:
             self._ledger.open(position)
@@ -291,12 +327,13 @@ class Pipeline:
         self._seen, self._correlations, self._planned = {}, {}, {}
         self._held_lines = self._held_bytes = 0
         self._committed_s = self._clock.monotonic_s()
-        self._counters.add("store_repeated_alerts_total", len({alert.id for alert in alerts}) - len(new))
+        self._counters.add("store_repeated_alerts_total", len(alerts) - len(new))
         if new:
             self._count(new)
             for planned in batch.alerts:
                 written = new.get(planned.alert.id)
                 if written is not None and written.triage:
+                    self._counters.add("triage_taken_total")
                     self.desk.take(planned.alert, planned.question)
             self.desk.wake_deliverer.set()
         return True

@@ -9,6 +9,7 @@ import msgspec
 from watchdogd.background import Standing  # noqa: TC001 - as below
 from watchdogd.entities import Label  # noqa: TC001 - as below
 from watchdogd.errors import Problem  # noqa: TC001 - msgspec reads the annotations
+from watchdogd.ledger import LedgerReport  # noqa: TC001 - as above
 from watchdogd.listings import HistoryReport, SilenceReport  # noqa: TC001 - as above
 
 
@@ -89,6 +90,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     """None where the database cannot be read now."""
     silences: tuple[SilenceReport, ...] = ()
     """Those in force."""
+    ledger: LedgerReport | None = None
+    """Whether every count adds up."""
 
 
 class OpinionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer, Takes
 from watchdogd.errors import StoreDamagedError, StoreError
 from watchdogd.history_desk import HistoryDesk
+from watchdogd.ledger_desk import LedgerDesk
 from watchdogd.loading import Loader, check_samples, log_load
 from watchdogd.match.files import show_path
 from watchdogd.match.watch import RuleWatcher
@@ -47,7 +48,7 @@ from watchdogd.store.damage import build_damage_alert
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.outbox import Outbox
 from watchdogd.store.patience import persist
-from watchdogd.telemetry import Counters
+from watchdogd.telemetry import Counters, count_own_alerts
 from watchdogd.write.emergency import Emergency
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Service:
         pipeline, ledger = await build_pipeline(
             config, loader.take_engine(), store, triage, self._counters, self._clock, contexts
         )
+        accounts = await LedgerDesk.open(store, self._counters, pipeline.count_in_flight)
         outbox = Outbox(store, self._counters, self._clock)
         deliverer, delivery_desk = build_deliveries(config, outbox, store, desk, self._counters, self._clock)
         sources, follows = await self._begin(config, pipeline, ledger, store)
@@ -141,13 +143,18 @@ class Service:
             start = group.create_task
             followers = [start(follow, name=f"follow {number}") for number, follow in enumerate(follows)]
             judge = start(pipeline.run_judge(), name="judge")
-            workers = [start(loop, name=name) for name, loop in (*desk.loops(), *history.loops())]
-            workers.append(start(deliverer.run(desk.wake_deliverer), name="deliver"))
-            workers.append(start(delivery_desk.run(), name="tell what was given up"))
-            workers.append(start(run_emergency(pipeline, deliverer, self._counters), name="emergency"))
-            workers.append(start(self._feed_watchdog(pipeline), name="watchdog"))
-            workers.append(start(end_when_damaged(store), name="watch database"))
-            workers.append(start(tell_written_back(store, pipeline), name="tell of database"))
+            loops = (
+                *desk.loops(),
+                *history.loops(),
+                *accounts.loops(),
+                ("deliver", deliverer.run(desk.wake_deliverer)),
+                ("tell what was given up", delivery_desk.run()),
+                ("emergency", run_emergency(pipeline, deliverer, self._counters)),
+                ("watchdog", self._feed_watchdog(pipeline)),
+                ("watch database", end_when_damaged(store)),
+                ("tell of database", tell_written_back(store, pipeline, self._counters)),
+            )
+            workers = [start(loop, name=name) for name, loop in loops]
 
             def retire_later(asker: Asker, after_s: float) -> None:
                 workers.append(start(retire(asker, after_s), name="retire triager"))
@@ -167,7 +174,9 @@ class Service:
 
             async def report() -> StatusReport:
                 read = [*sources.report(pipeline.is_reading)]
-                return await history.complete(self._report(loader, reloader, config, read, triage))
+                return await accounts.complete(
+                    await history.complete(self._report(loader, reloader, config, read, triage))
+                )
 
             handlers: dict[str, Handler] = {
                 "reload": reloader.reload,
@@ -214,7 +223,8 @@ class Service:
         """
 
         async def commit(batch: Batch) -> None:
-            await persist(lambda: store.commit(batch), self._stop, tell_waiting)
+            new = await persist(lambda: store.commit(batch), self._stop, tell_waiting)
+            count_own_alerts(self._counters, len(new or ()))
 
         if store.found is not None:
             await commit(plan_damage_alert(store.found, pipeline))
@@ -281,12 +291,12 @@ def plan_damage_alert(found: SetAside, pipeline: Pipeline) -> Batch:
     return Batch(alerts=(NewAlert(alert, pipeline.desk.routes.choose(alert.level), due_ms=0, triage=False),))
 
 
-async def tell_written_back(store: Store, pipeline: Pipeline) -> None:
+async def tell_written_back(store: Store, pipeline: Pipeline, counters: Counters) -> None:
     """Alert about each time that the database's file was removed or replaced while in use, until cancelled."""
     while True:
         found = await store.written_back.get()
         try:
-            await store.commit(plan_damage_alert(found, pipeline))
+            count_own_alerts(counters, len(await store.commit(plan_damage_alert(found, pipeline))))
         except StoreError as error:
             log.error("%s; no alert about it: %s", found.reason, error)
         pipeline.desk.wake_deliverer.set()

@@ -41,3 +41,9 @@ class Counters:
         """All gauges, sorted by name."""
         with self._lock:
             return dict(sorted(self._gauges.items()))
+
+
+def count_own_alerts(counters: Counters, number: int) -> None:
+    """Count alerts that watchdogd raised and stored beside its rules: none of them passed the judge."""
+    for name in ("service_alerts_total", "store_alerts_total", "store_active_alerts_total"):
+        counters.add(name, number)

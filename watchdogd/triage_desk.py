@@ -15,6 +15,7 @@ from watchdogd.entities import Label, Verdict
 from watchdogd.errors import StoreError
 from watchdogd.reports import TriageReport
 from watchdogd.store.batch import NewAlert, RuledAlert
+from watchdogd.telemetry import count_own_alerts
 from watchdogd.triage.guard import find_instruction
 from watchdogd.triage.policy import Policy
 from watchdogd.triage.prompt import host_texts
@@ -320,7 +321,8 @@ class TriageDesk:
                 alerts = await self._verdicts.waiting_alerts(question.name, SETTLED_AT_ONCE)
                 if alerts:
                     new = await self._verdicts.record([*self._rule_on(alerts, verdict, asked_id)])
-                    self._counters.add("store_alerts_total", len(new))
+                    count_own_alerts(self._counters, len(new))
+                    self._counters.add("triage_settled_total", len(alerts))
                     if counter:
                         self._counters.add(counter, len(alerts))
                     self.wake_deliverer.set()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from watchdogd.cli.display import Row
+    from watchdogd.ledger import LedgerReport
     from watchdogd.listings import HistoryReport
 
 HELP = "show what the running daemon watches, by which rules, and what was lost"
@@ -104,6 +105,8 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
         yield "lost", f"{count}  {explain_loss(name)}", "yellow"
     if not lost:
         yield "lost", "nothing", "green"
+    if report.ledger is not None:
+        yield from _describe_ledger(report.ledger)
     passed = (f"{name.removesuffix('_total')} {count}" for name, count in report.counters.items() if name in PASSING)
     yield "counted", ", ".join(passed), "dim"
 
@@ -143,6 +146,21 @@ def _describe_history(history: HistoryReport) -> Iterator[Row]:
     early = f", {history.pruned_size} before their time for lack of room" if history.pruned_size else ""
     text = f"{show_size(history.used_bytes)}{most}, kept {keep}{pruned}{early}"
     yield "database", text, "yellow" if history.pruned_size else ""
+
+
+def _describe_ledger(ledger: LedgerReport) -> Iterator[Row]:
+    yield "complete", ledger.describe(), _style(ledger.complete)
+    for balance in ledger.balances:
+        came = sum(balance.left.values())
+        if not came and not balance.difference:
+            continue
+        went = " + ".join(f"{count} {_shorten(name)}" for name, count in balance.right.items() if count) or "nothing"
+        text = f"{came} {balance.unit} ({', '.join(map(_shorten, balance.left))}) = {went}"
+        yield "ledger", text, "bold red" if balance.difference else "dim"
+
+
+def _shorten(name: str) -> str:
+    return name.removesuffix("_total")
 
 
 def _describe_origin(report: StatusReport) -> str:

@@ -41,7 +41,7 @@ _DATAGRAM_BYTES: Final = 64 * 1024
 
 _BURST_LINES: Final = 1024
 _BURST_BYTES: Final = 1 << 20
-_COUNTERS: Final = ("netlink_lines", "netlink_overruns", "netlink_truncated", "netlink_foreign")
+_COUNTERS: Final = ("netlink_overruns", "netlink_truncated", "netlink_foreign")
 
 _REMEDY: Final = {
     errno.EPERM: "it needs CAP_AUDIT_READ, which the unit of `watchdogd install` grants",
@@ -170,7 +170,6 @@ class AuditNetlink:
             if self._stopped:
                 return
             records = [Record(SOURCE, None, line) for line in lines[start : start + self._batch_lines]]
-            self._counters.add("collect_netlink_lines_total", len(records))
             emit(records)
 
     def _read_burst(self) -> Burst:

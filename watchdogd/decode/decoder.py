@@ -27,6 +27,11 @@ COUNTERS: Final = (
     "decode_garbage_lines_total",
     "decode_serial_gaps_total",
     "decode_repeated_events_total",
+    "decode_lines_total",
+    "decode_event_lines_total",
+    "decode_repeated_lines_total",
+    "decode_end_lines_total",
+    "decode_blank_lines_total",
 )
 _SEPARATORS: Final = (b"----", b"time->")
 """What ausearch prints between events: no records, and nothing is lost by passing over them."""
@@ -76,10 +81,17 @@ class Decoder:
         """Events whose records may still be coming."""
         return self._reassembler.pending
 
+    @property
+    def pending_lines(self) -> int:
+        """Lines of these, and what else was fed and has come to nothing yet."""
+        return self._reassembler.pending_lines
+
     def feed(self, records: Sequence[Record], now_ms: int) -> Decoded:
         """Take lines in the order they were read. Never raises, whatever they hold."""
         if records and records[0].lost_ms:
             self._reassembler.note_hole(records[0].lost_ms)
+        else:
+            self._raise("decode_lines_total", len(records))
         return self._finish(self._reassembler.feed(records, now_ms), now_ms)
 
     def tick(self, now_ms: int) -> Decoded:
@@ -97,9 +109,10 @@ class Decoder:
         ignored: list[Position] = []
         self._count_garbage(ignored)
         events: list[Event] = []
-        late = duplicates = incomplete = gaps = 0
+        late = duplicates = incomplete = gaps = lines = ends = repeated = 0
         for opened in ready:
             records = _leave_out_ends(opened.records) if self._from_kernel else opened.records
+            ends += len(opened.records) - len(records)
             if opened.duplicates:
                 duplicates += len(opened.duplicates)
                 ignored += [line.position for line in opened.duplicates if line.position is not None]
@@ -113,8 +126,10 @@ class Decoder:
             given = None if self._repeats is None else self._repeats.find(self._source, event_id)
             if given:
                 self._counters.add("decode_repeated_events_total")
+                repeated += len(records)
                 ignored += [line.position for line in records if line.position is not None]
                 continue
+            lines += len(records)
             built = self._execs.build(event_id, opened.stamp, records, late=opened.late)
             incomplete += built.incomplete
             if self._repeats is not None:
@@ -124,6 +139,9 @@ class Decoder:
             events.append(built.event if given is None else replace(built.event, seen_before=True))
         if ready:
             self._raise("decode_events_total", len(events))
+            self._raise("decode_event_lines_total", lines)
+            self._raise("decode_repeated_lines_total", repeated)
+            self._raise("decode_end_lines_total", ends)
             self._raise("decode_late_records_total", late)
             self._raise("decode_duplicate_records_total", duplicates)
             self._raise("decode_incomplete_events_total", incomplete)
@@ -141,13 +159,18 @@ class Decoder:
         return self._from_kernel and "SYSCALL" in types and types.isdisjoint({"EOE", "PROCTITLE"})
 
     def _count_garbage(self, ignored: list[Position]) -> None:
-        garbage = 0
+        garbage = blank = 0
         for record in self._reassembler.take_garbage():
+            if record.lost_ms:
+                continue  # a mark, no line
             if record.position is not None:
                 ignored.append(record.position)
             text = record.data.strip()
-            garbage += bool(text) and not text.startswith(_SEPARATORS)
+            is_blank = not text or text.startswith(_SEPARATORS)
+            garbage += not is_blank
+            blank += is_blank
         self._raise("decode_garbage_lines_total", garbage)
+        self._raise("decode_blank_lines_total", blank)
 
     def _note_serial(self, opened: OpenEvent) -> int:
         ledger = self._serials.get(opened.node)

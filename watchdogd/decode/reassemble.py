@@ -124,6 +124,12 @@ class Reassembler:
         """Events that are still open."""
         return len(self._queue)
 
+    @property
+    def pending_lines(self) -> int:
+        """Lines that were taken and did not leave yet."""
+        waiting = sum(len(event.records) + len(event.duplicates) for event in (*self._queue, *self._ready))
+        return waiting + len(self._garbage)
+
     def take_garbage(self) -> list[Record]:
         """Lines that were no audit records, since this was last called."""
         garbage, self._garbage = self._garbage, []

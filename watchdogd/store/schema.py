@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from watchdogd.errors import StoreError
 from watchdogd.store.listing import MAKE_LISTING
+from watchdogd.store.tally import MAKE_TALLIES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -193,6 +194,7 @@ MIGRATIONS = (
         "ALTER TABLE deliveries ADD COLUMN number INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE deliveries ADD COLUMN hold_ms INTEGER NOT NULL DEFAULT 0",
     ),
+    MAKE_TALLIES,
 )
 
 
