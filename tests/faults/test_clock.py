@@ -50,7 +50,7 @@ def set_clock(daemon: Daemon, shift_s: int) -> None:
     file.rename(daemon.folder / "shift")
 
 
-@pytest.mark.parametrize("shift_s", [-HOUR_S, HOUR_S])
+@pytest.mark.parametrize("shift_s", [-HOUR_S, pytest.param(HOUR_S, marks=pytest.mark.host)])
 def test_a_deadline_of_triage_survives_it(tmp_path: Path, receiver: Receiver, library: Path, shift_s: int) -> None:
     with socket.socket() as hanging:
         hanging.bind(("127.0.0.1", 0))

@@ -74,6 +74,7 @@ def test_io_errors_for_so_long_that_the_worst_alerts_are_sent_past_it(daemon: Da
     assert "Traceback" not in daemon.said
 
 
+@pytest.mark.host  # each try takes five seconds
 def test_locked_by_another_process(daemon: Daemon, receiver: Receiver) -> None:
     daemon.start()
     expected = append(daemon, range(1, 6))
@@ -104,6 +105,7 @@ def test_killed_while_it_refuses(daemon: Daemon, receiver: Receiver) -> None:
     assert read_stored(daemon) == expected
 
 
+@pytest.mark.host  # each try takes five seconds
 def test_locked_at_a_start(daemon: Daemon, receiver: Receiver) -> None:
     daemon.start()
     expected = append(daemon, range(1, 6))
