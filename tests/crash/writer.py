@@ -15,6 +15,7 @@ from typing import IO
 
 ROTATE_BYTES = 60_000
 NO_PIDS = 4_200_000  # beyond the most that a kernel gives: no process of this machine, ours least of all
+FIRST_USER = 100_000
 EVERY = 6
 INTERLEAVED = 6
 EVIL = "/opt/evil/implant"
@@ -23,11 +24,12 @@ EVIL = "/opt/evil/implant"
 def make_lines(serial: int, time_ms: int) -> list[str]:
     evil = serial % EVERY == 0
     exe = EVIL if evil else "/usr/bin/true"
+    user = FIRST_USER + serial  # one of its own for each: no alert is the repeat of another
     stamp = f"msg=audit({time_ms // 1000}.{time_ms % 1000:03d}:{serial})"
     return [
         (
             f"type=SYSCALL {stamp}: arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 items=1 "
-            f"ppid=1 pid={NO_PIDS + serial} auid=1001 uid=1001 gid=1001 euid=1001 suid=1001 fsuid=1001 "
+            f"ppid=1 pid={NO_PIDS + serial} auid={user} uid={user} gid=1001 euid={user} suid=1001 fsuid=1001 "
             f'egid=1001 sgid=1001 fsgid=1001 tty=pts0 ses=3 comm="x" exe="{exe}" key="exec"'
         ),
         f'type=EXECVE {stamp}: argc=2 a0="{exe}" a1="{serial}"',

@@ -59,6 +59,8 @@ class Receiver:
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._received: list[Received] = []
+        self.failed = 0
+        """Requests that got something else than 200."""
         self._closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), self._answer)
         self._scheme = "http"
@@ -113,6 +115,7 @@ class Receiver:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
             fault = self._answers.pop(0) if self._answers else OK
+            self.failed += fault is not OK
         size = int(handler.headers["content-length"])
         if fault.kind == "reset":
             handler.rfile.read(size // 2)
