@@ -33,6 +33,7 @@ from watchdogd.entities import Level
 from watchdogd.errors import SourceError
 from watchdogd.exam_board import ExamBoard
 from watchdogd.gathering import Gatherer
+from watchdogd.grouping_settings import plan_grouping
 from watchdogd.judge import Judge
 from watchdogd.notify import notify
 from watchdogd.opinions import Opinions
@@ -123,6 +124,7 @@ async def build_pipeline(
         clock,
         lambda: notify("WATCHDOG=1", "STATUS=the database refuses commits; reading waits"),
     )
+    pipeline.grouping = plan_grouping(config.grouping, config.inhibit_rules)
     return pipeline, ledger
 
 

@@ -96,7 +96,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def _find_reach(self, alert: Alert) -> Iterable[Reach]:
         for rule in self.inhibit_rules:
-            if all(one.holds(alert) for one in rule.sources):
+            if _hold(rule.sources, alert):
                 yield Reach(rule.name(alert), alert.time_ms, alert.time_ms + rule.duration_ms)
         until_ms = alert.time_ms + alert.rule.timespan_ms
         origin = name_origin(alert)
@@ -111,8 +111,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def _find_watched(self, alert: Alert) -> Iterable[str]:
         for rule in self.inhibit_rules:
-            is_source = all(one.holds(alert) for one in rule.sources)  # what is both would inhibit its own repeats
-            if not is_source and all(one.holds(alert) for one in rule.targets):
+            if _hold(rule.targets, alert) and not _hold(rule.sources, alert):  # what is both inhibits none of its kind
                 yield rule.name(alert)
         if not alert.rule.part_of:
             return
@@ -273,6 +272,10 @@ class GroupTable:
             self._forget(group.leader)
         while len(self._inhibitors) > self._limit:
             self._inhibitors.popitem(last=False)
+
+
+def _hold(matchers: Sequence[Matcher], alert: Alert) -> bool:
+    return bool(matchers) and all(one.holds(alert) for one in matchers)
 
 
 def _groups_itself(alert: Alert) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from watchdogd.assembly import build_sinks, choose_routes, choose_terms
 from watchdogd.errors import Place, Problem, ProblemsError
+from watchdogd.grouping_settings import plan_grouping
 from watchdogd.loading import log_load
 from watchdogd.memory import freeze_memory
 from watchdogd.notify import notify
@@ -112,6 +113,7 @@ class Reloader:
             if retired is not None:
                 self._retire_later(retired, config.triage.timeout_s)
         pipeline.desk.routes = choose_routes(fresh)
+        pipeline.grouping = plan_grouping(fresh.grouping, fresh.inhibit_rules)
         self._config = msgspec.structs.replace(
             fresh, sources=config.sources, store=config.store, control=config.control
         )
