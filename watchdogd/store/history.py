@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PAGE_S = 0.5
+PAGE_S = 0.4
 """After so long a page ends where the search is; the next one goes on from there."""
 SEARCH_S = 8.0
 """What takes longer is given up: whoever asks waits no longer than that."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEAST_PREFIX = 4
 SHOWN = 5
-STRETCH = 5_000
+STRETCH = 2_000
 """Rows of the index between two looks at the time."""
 
 _BEFORE = "(way.time_ms, way.seq) < (?, ?)"
