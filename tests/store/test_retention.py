@@ -135,6 +135,21 @@ async def test_many_go_in_small_steps_between_which_others_commit(
     assert await ids(store) == ["untold", *(f"new{number}" for number in range(5))]
 
 
+async def test_what_is_deleted_is_counted_at_once(
+    store: Store, by_age: Retention, counters: Counters, alert: MakeAlert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STEP_ALERTS", 10)
+    monkeypatch.setattr(module, "LEAST_PAUSE_S", 30.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 30.0)
+    await put(store, *(alert(f"old{number}") for number in range(30)))
+    async with asyncio.TaskGroup() as group:
+        pruning = group.create_task(by_age.prune())
+        await asyncio.sleep(0)
+        assert len(await ids(store)) + counters.get("store_pruned_alerts_total") == 30
+        assert counters.get("store_pruned_alerts_total") == 10
+        pruning.cancel()
+
+
 async def test_the_oldest_make_room_and_that_is_said_once_a_day(
     store: Store,
     counters: Counters,

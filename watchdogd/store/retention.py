@@ -113,8 +113,7 @@ class Retention:
             return 0
         until_ms, place, pruned = self._clock.now_ms() - self._keep_ms, _START, 0
         while True:
-            step = await self._step(place, until_ms, "pruned.age")
-            self._counters.add("store_pruned_alerts_total", step.pruned)
+            step = await self._step(place, until_ms, "pruned.age", "store_pruned_alerts_total")
             pruned += step.pruned
             if step.place is None:
                 return pruned
@@ -140,8 +139,7 @@ class Retention:
     async def _prune_beyond_size(self) -> int:
         place, pruned = _START, 0
         while self._max_bytes is not None and await self._store.read(find_used_bytes) > self._max_bytes:
-            step = await self._step(place, None, "pruned.size")
-            self._counters.add("store_pruned_early_total", step.pruned)
+            step = await self._step(place, None, "pruned.size", "store_pruned_early_total")
             pruned += step.pruned
             if step.place is None:
                 break
@@ -151,9 +149,10 @@ class Retention:
             self._youngest_ms = max(self._youngest_ms, place.time_ms)
         return pruned
 
-    async def _step(self, place: Place, until_ms: int | None, tally: str) -> Step:
+    async def _step(self, place: Place, until_ms: int | None, tally: str, counter: str) -> Step:
         began_s = self._clock.monotonic_s()
         step = await self._store.write(prune_step, place, until_ms, tally, self._clock.monotonic_s)
+        self._counters.add(counter, step.pruned)  # before anything else is awaited: the ledger compares
         await self._pause(began_s)
         return step
 
