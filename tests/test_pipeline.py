@@ -368,7 +368,11 @@ async def test_reading_goes_on_while_the_database_refuses(tmp_path: Path, rules:
 
 @pytest.mark.parametrize("bound", ["HELD_LINES", "HELD_BYTES"])
 async def test_reading_waits_where_no_more_can_be_held(
-    tmp_path: Path, rules: dict[str, RuleSet], monkeypatch: pytest.MonkeyPatch, bound: str
+    tmp_path: Path,
+    rules: dict[str, RuleSet],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bound: str,
 ) -> None:
     monkeypatch.setattr(module, bound, 1)
     async with open_bench(tmp_path, rules["high"]) as bench:
@@ -381,6 +385,9 @@ async def test_reading_waits_where_no_more_can_be_held(
             more.set()
             await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
             assert bench.counters.get("decode_lines_total") == read
+            complaints = [one.getMessage() for one in caplog.records if "trying again" in one.getMessage()]
+            assert complaints[-1].startswith("the disk is full; reading waits; trying again")
+            assert len(complaints) <= 2, "each refusal is complained about"
             bench.store.refusals = 0
 
         more = threading.Event()

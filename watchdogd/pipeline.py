@@ -49,6 +49,7 @@ HELD_LINES, HELD_BYTES = 50_000, 8 << 20
 """How many lines are read on, and how much of alerts is held, past what a database that refuses has committed."""
 ALERT_BYTES = 4096
 """An alert without its lines, about."""
+SAY_EVERY_S = 60.0
 EMERGENCY_AFTER_S = 10.0
 EMERGENCY_FROM = Level.HIGH
 
@@ -69,11 +70,13 @@ class Pulse:
 
 
 class _Refusal(msgspec.Struct, frozen=True):
-    """A database that refuses commits: since when, when it is tried again, how long it is left alone after that."""
+    """A database that refuses commits: since when, when it is tried again and after which pause then, what was said."""
 
     since_s: float
     again_s: float
     delay_s: float
+    said_s: float
+    said: str = ""
 
 
 class _Stop:
@@ -358,18 +361,21 @@ class Pipeline:
     def _note_refusal(self, error: StoreError, batch: Batch) -> None:
         """Say it, put the next try off, and let the worst out once it has lasted."""
         now_s = self._clock.monotonic_s()
-        refusal = self._refusal or _Refusal(now_s, now_s, RETRY_FIRST_S)
+        refusal = self._refusal or _Refusal(now_s, now_s, RETRY_FIRST_S, -math.inf)
         self._counters.add("store_retries_total")
         self._counters.set_gauge("store_refusing", 1)
-        waits = "" if self._has_room() else "; reading waits"
-        log.error("%s; trying again in %.1f s%s", error, refusal.delay_s, waits)
+        said = f"{error}{'' if self._has_room() else '; reading waits'}"
+        is_news = said != refusal.said or now_s - refusal.said_s >= SAY_EVERY_S
+        if is_news:
+            log.error("%s; trying again, every %.0f s in the end", said, STORE_RETRY_LAST_S)
         self._alive()
         if now_s - refusal.since_s >= EMERGENCY_AFTER_S:
             for planned in batch.alerts:
                 if planned.alert.level.rank >= EMERGENCY_FROM.rank:
                     self.tell_unstored(planned.alert, planned.sinks)
         delay_s = min(refusal.delay_s * 2, STORE_RETRY_LAST_S)
-        self._refusal = _Refusal(refusal.since_s, now_s + refusal.delay_s, delay_s)
+        said_s = now_s if is_news else refusal.said_s
+        self._refusal = _Refusal(refusal.since_s, now_s + refusal.delay_s, delay_s, said_s, said)
 
     def _count(self, new: Mapping[str, Written]) -> None:
         self._counters.add("store_alerts_total", len(new))
