@@ -107,7 +107,7 @@ class ViewIndex:
 class _Kind(Memory):
     """Records of one type: `constant` are the bits of all, `bodies` remembers whole bodies where some come again."""
 
-    __slots__ = ("bodies", "constant", "idle", "parts", "tables", "upper")
+    __slots__ = ("bodies", "constant", "idle", "parts", "tables", "upper", "words")
 
     def __init__(self, constant: int, tables: dict[str, list[Table]], parts: dict[int, list[_Part]]) -> None:
         super().__init__()
@@ -117,6 +117,8 @@ class _Kind(Memory):
         self.upper = any(field.isupper() for field in tables)
         self.idle = not (tables or parts)
         self.bodies: Memory | None = None
+        self.words = Memory()
+        """Bits of single fields."""
 
 
 class _Part(NamedTuple):
@@ -210,7 +212,7 @@ class RecordIndex:
         }
         asked = {field: [table for table in found if table.has_whole] for field, found in tables.items()}
         opened = self._kinds[name] = _Kind(constant, {field: found for field, found in asked.items() if found}, parts)
-        self._budget.members.append(opened)
+        self._budget.members += (opened, opened.words)
         if name not in VOLATILE_FIELDS:
             opened.bodies = opened
         elif name not in _NEVER_AGAIN:
@@ -251,16 +253,12 @@ class RecordIndex:
         """Bits of all that the fields hold, and of what the line holds, be it in another form."""
         found = 0
         texts = [line]
-        asked = kind.tables.get
-        for field, raw, interpreted in triples:
-            tables = asked(field, ())
-            if kind.upper:
-                tables = (*tables, *asked(field.upper(), ()))
-            for table in tables:
-                if table.sees_quotes or raw[:1] != '"':
-                    found |= table.find_whole(raw)
-                if interpreted != raw:
-                    found |= table.find_whole(interpreted)
+        tables, known = kind.tables, kind.words.young.get
+        for triple in triples:
+            field, raw, interpreted = triple
+            if field in tables or (kind.upper and field.upper() in tables):
+                mask = known(triple)
+                found |= self._read_field(kind, triple) if mask is None else mask
             if interpreted != raw and raw[1:-1] != interpreted:
                 texts.append(interpreted)
         text = line if len(texts) == 1 else "\n".join(texts)
@@ -268,6 +266,22 @@ class RecordIndex:
             for part in kind.parts.get(place, ()):
                 if part.field is None or _holds(triples, part.field, self._texts[place]):
                     found |= part.mask
+        return found
+
+    def _read_field(self, kind: _Kind, triple: FieldTriple) -> int:
+        """Bits of whole values, names and patterns; parts are sought elsewhere."""
+        found: int | None = kind.words.old.get(triple)
+        if found is None:
+            field, raw, interpreted = triple
+            found = 0
+            tables = kind.tables.get(field, [])
+            for table in (*tables, *kind.tables.get(field.upper(), ())) if kind.upper else tables:
+                if table.sees_quotes or raw[:1] != '"':
+                    found |= table.find_whole(raw)
+                if interpreted != raw:
+                    found |= table.find_whole(interpreted)
+        if kind.bodies is kind:  # words of other records are mostly new
+            self._budget.keep(kind.words, triple, found, sum(map(sys.getsizeof, triple)))
         return found
 
 
