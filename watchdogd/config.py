@@ -17,6 +17,7 @@ from watchdogd.context_checks import warn_contexts
 from watchdogd.entities import Level
 from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
 from watchdogd.grouping_settings import GroupingSettings, InhibitSettings
+from watchdogd.health_settings import HealthSettings
 from watchdogd.marks import MarkedDocument, load_documents, read_text
 from watchdogd.quantities import complain_keep, complain_max_size
 from watchdogd.resources import find_packaged_rules
@@ -198,6 +199,7 @@ class Config(Settings, frozen=True, kw_only=True):
     webhooks: tuple[WebhookSettings, ...] = ()
     grouping: GroupingSettings = field(default_factory=GroupingSettings)
     inhibit_rules: tuple[InhibitSettings, ...] = ()
+    health: HealthSettings = field(default_factory=HealthSettings)
     contexts: dict[ContextName, tuple[ProgramPattern, ...]] = field(default_factory=dict)
     control: ControlSettings = field(default_factory=ControlSettings)
     log: LogSettings = field(default_factory=LogSettings)
