@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.store.conftest import make_alert
+from tests.store.test_clock_steps import TwoClocks
 from watchdogd.entities import AlertState, EventId, Label, Level, Verdict
 from watchdogd.errors import StoreError
 from watchdogd.grouping import Facts, Reach
@@ -134,6 +135,22 @@ async def test_an_update_follows_once_an_interval(store: Store, counters: Counte
     await store.commit(Batch(alerts=(new(5),)))
     assert await send_all(outbox, clock) == []
     assert await outbox.next_due_ms(clock.now_ms(), MANY) == clock.now_ms() + 300_000
+
+
+async def test_a_clock_that_is_set_back_delays_no_update_by_more_than_the_interval(
+    path: Path, counters: Counters
+) -> None:
+    clocks = TwoClocks()
+    time_ms = clocks.now_ms()
+    store = await Store.open(path, counters, clocks)
+    outbox = Outbox(store, counters, clocks)
+    await store.commit(Batch(alerts=(new(0, sinks=("hook",), time_ms=time_ms),)))
+    ((delivery, _),) = await outbox.take_due(clocks.now_ms(), MANY)
+    await outbox.mark_delivered(delivery)
+    clocks.ms -= 3_600_000
+    await store.commit(Batch(alerts=(new(1, sinks=("hook",), time_ms=time_ms + 1),)))
+    assert await outbox.next_due_ms(clocks.now_ms(), MANY) == clocks.now_ms() + 300_000
+    await store.close()
 
 
 async def test_a_repeat_while_the_alert_or_its_update_is_being_sent_is_told_later(

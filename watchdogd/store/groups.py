@@ -109,12 +109,14 @@ def add_updates(
 ) -> None:
     """Tell each sink that has the alert, or is being sent it, that it came again: at most once an interval.
 
-    Sinks that are still to be sent the alert, or an earlier update, see the new count there.
+    Sinks that are still to be sent the alert, or an earlier update, see the new count there. What was sent later than
+    now (the clock was set back since) counts as sent now.
     """
     connection.execute(
         "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue, number) "
-        "SELECT alert_id, sink, 'update', max(:now, :interval + coalesce((SELECT max(t.ended_ms) FROM deliveries AS t "
-        "WHERE t.alert_id = d.alert_id AND t.sink = d.sink AND t.kind <> 'verdict'), :now)), :now, rank, queue, 1 "
+        "SELECT alert_id, sink, 'update', max(:now, :interval + min(:now, coalesce((SELECT max(t.ended_ms) "
+        "FROM deliveries AS t WHERE t.alert_id = d.alert_id AND t.sink = d.sink AND t.kind <> 'verdict'), :now))), "
+        ":now, rank, queue, 1 "
         "FROM deliveries AS d WHERE alert_id = :id AND kind = 'alert' "
         "AND (state = 'delivered' OR id IN (SELECT value FROM json_each(:sending))) "
         "ON CONFLICT DO UPDATE SET due_ms = excluded.due_ms, created_ms = excluded.created_ms, state = 'pending', "
