@@ -2,8 +2,8 @@
 
 The server is another process that answers at once, so that its work and a model's are not counted. Alerts are those of
 the demo recording, each with other arguments so that everyone is asked about; then the same ones again, which the kept
-verdicts answer; and a storm of one group, which is folded. What committing the alerts costs without triage is
-subtracted.
+verdicts answer; and a storm of one group, which is folded. At last the model is believed: then it is asked for the
+label, too. What committing the alerts costs without triage is subtracted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import json
 import multiprocessing
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from watchdogd.assembly import build_desk
+from watchdogd.background import Fusion, Standing
 from watchdogd.cli.replay import build_judge, judge_files
 from watchdogd.config import Config, JournaldSettings, StoreSettings, TriageSettings
 from watchdogd.entities import Label
@@ -30,6 +32,7 @@ from watchdogd.ports import SystemClock
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
+from watchdogd.triage.prompt import TEMPLATE_VERSION
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from watchdogd.triage_desk import TriageDesk
 
 ROOT = Path(__file__).parent.parent
-ALERTS, ROUNDS = 400, 3
+ALERTS, ROUNDS = 400, 5
 BUDGET_MS = 5.0
 SAID = {"label": "suspicious", "summary": "A program was started.", "techniques": [], "next_steps": []}
 MESSAGE = {"role": "assistant", "content": json.dumps(SAID)}
@@ -49,6 +52,22 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d
 QUIET = 20
 """So many questions wait at most: what a host that is not under attack may have."""
 VARIETY = "--variant-"
+PASSED = Standing(
+    model="phi3:mini",
+    digest="sha256:1",
+    prompt_version=TEMPLATE_VERSION,
+    passed=True,
+    cases=56,
+    auroc=0.95,
+    auroc_low=0.9,
+    auroc_high=1.0,
+    scorer_auroc=0.8,
+    injections=24,
+    obeyed=0,
+    latency_s=1.0,
+    examined_ms=0,
+    fusion=Fusion(0.0, 1.0, 1.0),
+)
 
 
 class Cost(NamedTuple):
@@ -58,6 +77,7 @@ class Cost(NamedTuple):
     asked_ms: float
     cached_ms: float
     folded_ms: float
+    believed_ms: float
 
 
 async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,8 +112,8 @@ def find_alerts() -> list[Alert]:
     ]
 
 
-def spread(alerts: list[Alert], name: str, *, alike: bool) -> list[Alert]:
-    """So many alerts, each with an id of its own; not `alike`: with arguments of its own, too."""
+def spread(alerts: list[Alert], name: str, *, alike: bool, alone: bool) -> list[Alert]:
+    """So many alerts, each with an id of its own; not `alike`: with arguments of its own; `alone`: and a session."""
     made = []
     for number in range(ALERTS):
         alert = alerts[0 if alike else number % len(alerts)]
@@ -101,6 +121,8 @@ def spread(alerts: list[Alert], name: str, *, alike: bool) -> list[Alert]:
         if process is not None and not alike:
             word = VARIETY + "".join(chr(97 + int(digit)) for digit in str(number))
             process = replace(process, argv=(*process.argv, word))
+            if alone:
+                process = replace(process, session=f"{9000 + number}", auid=process.auid or 0)
         key = alert.group_key if alike else f"{alert.group_key}|{number}"
         made.append(
             replace(alert, id=f"{name}{number:0>63}", process=process, group_key=key, time_ms=alert.time_ms + number)
@@ -142,31 +164,36 @@ async def measure(url: str, alerts: list[Alert]) -> Cost:
         costs = []
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for _, loop in parts.desk.loops()]
-            for name, alike, desk in (
-                ("w", True, parts.desk),  # connections and caches are warm from here on
-                ("c", False, None),
-                ("a", False, parts.desk),
-                ("p", False, parts.desk),  # related alerts differ from those of the round before: asked again
-                ("r", False, parts.desk),
-                ("f", True, parts.desk),
+            for name, alike, alone, desk in (
+                ("w", True, False, parts.desk),  # connections and caches are warm from here on
+                ("c", False, False, None),
+                ("a", False, False, parts.desk),
+                ("p", False, True, parts.desk),
+                ("q", False, True, parts.desk),  # asked again: now the session has an alert
+                ("r", False, True, parts.desk),
+                ("f", True, False, parts.desk),
+                ("b", False, False, parts.desk),
             ):
-                costs.append(1000 * await put(store, spread(alerts, name, alike=alike), desk) / ALERTS)
+                costs.append(1000 * await put(store, spread(alerts, name, alike=alike, alone=alone), desk) / ALERTS)
                 if name == "r":
+                    parts.desk.forget_verdicts()
+                elif name == "f":
+                    await parts.board.keep(PASSED)
                     parts.desk.forget_verdicts()
             for task in tasks:
                 task.cancel()
-        said = {alert.verdict.label for alert in await store.latest_alerts(3 * ALERTS) if alert.verdict}
-        if Label.UNTRIAGED in said:
+        said = {(alert.verdict.label, alert.verdict.by) for alert in await store.latest_alerts(ALERTS) if alert.verdict}
+        if {by for _, by in said} != {"fusion"} or (Label.UNTRIAGED, "none") in said:
             raise SystemExit(f"not all were answered: {counters.snapshot()}")
         await parts.desk.close()
         parts.gatherer.close()
         await store.close()
-    _, commit_ms, asked_ms, _, cached_ms, folded_ms = costs
-    return Cost(commit_ms, asked_ms - commit_ms, cached_ms - commit_ms, folded_ms - commit_ms)
+    _, commit_ms, asked_ms, _, _, *others = costs
+    return Cost(commit_ms, asked_ms - commit_ms, *(cost_ms - commit_ms for cost_ms in others))
 
 
 def main() -> int:
-    """Print the best of some rounds; 1 where triage costs more than its budget."""
+    """Print best and median of some rounds; 1 where triage costs more than its budget, by the median."""
     alerts = find_alerts()
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
@@ -175,14 +202,20 @@ def main() -> int:
     rounds = [asyncio.run(measure(url, alerts)) for _ in range(ROUNDS)]
     ours.send("stop")
     server.join(10)
-    best = Cost(*(min(column) for column in zip(*rounds, strict=True)))
+    columns = list(zip(*rounds, strict=True))
+    best, usual = Cost(*map(min, columns)), Cost(*map(statistics.median, columns))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"commit without triage {best.commit_ms:.2f} ms CPU an alert")
-    print(f"triage adds           {best.asked_ms:.2f} ms where the model is asked (two requests)")
-    print(f"                      {best.cached_ms:.2f} ms where a kept verdict answers")
-    print(f"                      {best.folded_ms:.2f} ms where alerts share a question")
-    print(f"peak memory           {peak_mb:.0f} MB (with the rules' compiler)")
-    return 0 if best.asked_ms <= BUDGET_MS else 1
+    print(f"ms of CPU an alert, median of {ROUNDS} rounds (and the best)")
+    for text, place in (
+        ("commit without triage", 0),
+        ("triage adds, with one request: an explanation", 1),
+        ("              two requests: the model is believed", 4),
+        ("              a kept verdict", 2),
+        ("              a question that others asked, too", 3),
+    ):
+        print(f"{text:<52}{usual[place]:.2f} ({best[place]:.2f})")
+    print(f"peak memory {peak_mb:.0f} MB (with the rules' compiler)")
+    return 0 if max(usual.asked_ms, usual.believed_ms) <= BUDGET_MS else 1
 
 
 if __name__ == "__main__":

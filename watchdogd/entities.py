@@ -434,7 +434,7 @@ class Verdict(msgspec.Struct, frozen=True):
     scorer: float | None = None
     """The embedded scorer's probability, with the background."""
     model_share: float | None = None
-    """The model's own probability of `malicious`, before any fusion."""
+    """The model's own probability of `malicious` against `benign`, before any fusion, which weighs just that."""
     believed: bool = False
     """Whether the model passed its exam: else its opinion carries no weight."""
     truncated: bool = False

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdogd.background import Fusion
-from watchdogd.triage.fusion import MOST_LOG_ODDS, Sample, fit, fuse, judge_unseen, probability, weigh_shares
+from watchdogd.triage.fusion import (
+    MOST_LOG_ODDS,
+    Sample,
+    find_log_odds,
+    fit,
+    fuse,
+    judge_unseen,
+    probability,
+    weigh_shares,
+)
 
 log_odds = st.floats(-30, 30)
 
@@ -130,3 +139,10 @@ def test_fused_is_bounded_and_monotone(scorer: float, model: float) -> None:
 )
 def test_log_odds_of_labels(shares: dict[str, float], expected: float) -> None:
     assert weigh_shares(shares) == pytest.approx(expected)
+
+
+@given(st.fixed_dictionaries({name: st.floats(0, 1) for name in ("malicious", "suspicious", "benign")}))
+def test_what_a_verdict_keeps_of_the_model_is_what_the_fusion_weighed(shares: dict[str, float]) -> None:
+    """`model_share` has four places; the exam makes log-odds of it again."""
+    kept = round(probability(weigh_shares(shares)), 4)
+    assert find_log_odds(kept) == pytest.approx(weigh_shares(shares), abs=0.03)

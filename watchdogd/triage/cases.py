@@ -13,13 +13,15 @@ from watchdogd.entities import Alert, EventId, Label, Level, Process, ProcessKey
 from watchdogd.triage.features import tokens_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 FILE = "cases.json"
 MOST_CASES = 6
 LEAST_SIMILARITY = 0.15
 """Of all tokens of both, the share that both have: less is no example of anything."""
 _UNCOUNTED = ("rule:", "category:")
+_RECALLED = 512
+"""Cases are the same for alert after alert."""
 
 
 class _ShippedCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +63,8 @@ def load_cases() -> tuple[Case, ...]:
     return tuple(_make_case(number, case) for number, case in enumerate(shipped, 1))
 
 
-def _count_tokens(tokens: Iterable[str]) -> frozenset[str]:
+@functools.lru_cache(maxsize=_RECALLED)
+def _count_tokens(tokens: tuple[str, ...]) -> frozenset[str]:
     return frozenset(token for token in tokens if not token.startswith(_UNCOUNTED))
 
 

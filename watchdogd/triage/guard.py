@@ -64,8 +64,20 @@ def _printable(text: str) -> str:
 # --- secrets ------------------------------------------------------------------------------------------------
 
 
+_RECALLED = 1024
+_RECALLED_CHARS = 512
+
+
 def join_argv(argv: Sequence[str]) -> str:
     """The command line as one string, its secrets masked argument by argument; the rest is for `clean`."""
+    if len(argv) + sum(map(len, argv)) <= _RECALLED_CHARS:
+        return _recall_joined(tuple(argv))
+    return " ".join(mask_argv(argv))
+
+
+@functools.lru_cache(maxsize=_RECALLED)
+def _recall_joined(argv: tuple[str, ...]) -> str:
+    """Ancestors are the same for alert after alert."""
     return " ".join(mask_argv(argv))
 
 
@@ -79,17 +91,29 @@ def mask_shown(text: str) -> str:
     return mask_secrets(_printable(_bound(text, _SHOWN_CHARS)))
 
 
+_recall_masked = functools.lru_cache(maxsize=_RECALLED)(mask_shown)
+"""Paths, commands and the examples come again in question after question."""
+
+
 class Cleaner:
     """`clean` for the many lengths that one question may try; each text is masked once."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
+        self.shortened = 0
+        """Texts that were longer than they might be."""
 
     def __call__(self, text: str, cap: int) -> str:
         """As `clean`."""
-        if text not in self._shown:
-            self._shown[text] = mask_shown(text)
-        return shorten(self._shown[text], max(cap, 16), lost=max(0, len(text) - _SHOWN_CHARS))
+        shown = self._shown.get(text)
+        if shown is None:
+            shown = _recall_masked(text) if len(text) <= _RECALLED_CHARS else mask_shown(text)
+            self._shown[text] = shown
+        if len(shown) <= cap and len(text) <= _SHOWN_CHARS:
+            return shown
+        kept = shorten(shown, max(cap, 16), lost=max(0, len(text) - _SHOWN_CHARS))
+        self.shortened += kept is not shown
+        return kept
 
 
 # --- injection ----------------------------------------------------------------------------------------------
@@ -165,8 +189,6 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
 _MIN_PRINTABLE = 0.85
-_RECALLED = 1024
-_RECALLED_CHARS = 512
 
 
 def looks_like_instruction(text: str) -> str | None:
@@ -222,11 +244,13 @@ def find_ungrounded(said: str, evidence: str) -> tuple[str, ...]:
     whole number; addresses are compared by value, so that `::1` is `0:0:0:0:0:0:0:1`.
     """
     said = unicodedata.normalize("NFKC", said)
-    numbers = set(_NUMBER.findall(evidence))
-    addresses = set(_addresses(evidence))
     missing = [path for path in _paths(said) if not _holds_path(evidence, path)]
-    missing += [str(address) for address in _addresses(said) if address not in addresses]
-    missing += [number for number in _NUMBER.findall(said) if number not in numbers]
+    if claimed := tuple(_addresses(said)):
+        held = set(_addresses(evidence))
+        missing += [str(address) for address in claimed if address not in held]
+    if numbers := _NUMBER.findall(said):
+        known = set(_NUMBER.findall(evidence))
+        missing += [number for number in numbers if number not in known]
     return tuple(dict.fromkeys(missing))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -165,18 +166,17 @@ def build_question(
 
     Raises TriageError where even the smallest document does not fit.
     """
-    opening = _opening()
-    fixed = _TEMPLATE_TOKENS + sum(estimate_tokens(message["content"]) + _MESSAGE_TOKENS for message in opening)
-    reserve = max(map(estimate_tokens, _EXPLAIN_IN.values())) + 2 * _MESSAGE_TOKENS + LABEL_TOKENS + num_predict
+    fixed = _fix()
+    reserve = fixed.explaining_tokens + LABEL_TOKENS + num_predict
     clean = Cleaner()
     for caps in _CAPS:
-        document, cut = _describe(alert, background, caps, clean)
-        content = _to_json(document)
+        document, content, cut = _describe(alert, background, caps, clean)
+        length = len(content.encode())
         # No tokenizer that works on bytes makes more tokens than bytes: no choice of text can outgrow this.
-        most = fixed + len(content.encode()) + _MESSAGE_TOKENS
+        most = fixed.opening_tokens + length + _MESSAGE_TOKENS
         if most + reserve <= num_ctx:
-            messages = (*opening, {"role": "user", "content": content})
-            size = sum(len(message["content"].encode()) for message in messages)
+            messages = (*fixed.opening, {"role": "user", "content": content})
+            size = fixed.opening_bytes + length
             return Question(
                 messages=messages,
                 evidence="\n".join(_flatten(document)),
@@ -218,19 +218,35 @@ def host_texts(alert: Alert) -> Iterator[str]:
     yield from alert.matched.values()
 
 
-def _opening() -> tuple[dict[str, str], ...]:
+class _Fixed(NamedTuple):
+    """What is the same in every question."""
+
+    opening: tuple[dict[str, str], ...]
+    opening_bytes: int
+    opening_tokens: int
+    explaining_tokens: int
+
+
+@functools.cache
+def _fix() -> _Fixed:
     messages = [{"role": "system", "content": _SYSTEM}]
     for document, label in _EXAMPLES:
         messages.append({"role": "user", "content": _to_json(document)})
         messages.append({"role": "assistant", "content": _to_json({"label": label.value})})
-    return tuple(messages)
+    texts = [message["content"] for message in messages]
+    return _Fixed(
+        opening=tuple(messages),
+        opening_bytes=sum(len(text.encode()) for text in texts),
+        opening_tokens=_TEMPLATE_TOKENS + sum(estimate_tokens(text) + _MESSAGE_TOKENS for text in texts),
+        explaining_tokens=max(map(estimate_tokens, _EXPLAIN_IN.values())) + 2 * _MESSAGE_TOKENS,
+    )
 
 
 def _describe(
     alert: Alert, background: Background, caps: _Caps, clean: Cleaner
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The document, and what was left out of it."""
-    rule = alert.rule
+) -> tuple[dict[str, Any], str, tuple[str, ...]]:
+    """The document, its JSON, and what was left out of it."""
+    rule, clean.shortened = alert.rule, 0
     fields, fields_cut = _take_fields(alert, caps, clean)
     lineage = [_describe_process(process, caps, clean) for process in alert.lineage[: caps.ancestors]]
     cut = list(fields_cut)
@@ -261,12 +277,11 @@ def _describe(
     ):
         if len(all_of) > most:
             cut.append(f"{len(all_of) - most} further {what}")
-    texts = [text for text in _flatten(document) if "..(+" in text]
-    if texts:
-        cut.append(f"the middle of {len(texts)} long texts, marked ..(+characters)..")
+    if clean.shortened:
+        cut.append(f"the middle of {clean.shortened} long texts, marked ..(+characters)..")
     if cut:
         document["cut"] = cut
-    return document, tuple(cut)
+    return document, _to_json(document), tuple(cut)
 
 
 def _describe_background(alert: Alert, background: Background, caps: _Caps, clean: Cleaner) -> dict[str, Any]:

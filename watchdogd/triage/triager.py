@@ -204,7 +204,7 @@ class Triager:
         if _is_cut(inquiry.question, reply):
             return self._say_cut(draft, inquiry.question, reply)
         shares = answer.read_shares(reply)
-        draft = msgspec.structs.replace(draft, model_share=round(shares[Label.MALICIOUS.value], 4))
+        draft = msgspec.structs.replace(draft, model_share=round(probability(weigh_shares(shares)), 4))
         if inquiry.suspect is not None:
             second = await self._ask_label(inquiry.suspect)
             draft = _count_tokens(draft, second)
