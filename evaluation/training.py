@@ -152,13 +152,11 @@ def choose_benign_below(chances: Sequence[float]) -> float:
     return sorted(chances)[int((1 - RECALL) * len(chances))]
 
 
-def build_weights(populations: Sequence[Sequence[Case]], unseen: dict[str, Fit]) -> Weights:
-    """Weights with calibration folded in. The first population is that of our own rules; thresholds are for it."""
-    slope, offset = calibrate(populations[0], unseen)
-    fitted = train(populations)
+def fold_weights(fitted: Fit, slope: float, offset: float) -> Weights:
+    """What was fitted, calibrated, as the scorer reads it, with the weights by hand. It calls nothing benign yet."""
     learnt = {name: round(slope * weight, _PLACES) for name, weight in name_levels(fitted.weights).items()}
     weights = dict(sorted((BY_HAND | learnt).items()))
-    shipped = Weights(
+    return Weights(
         version="dev-1",
         about="Written by make train-scorer from the recorded development set.",
         bias=round(slope * fitted.bias + offset, _PLACES),
@@ -171,6 +169,12 @@ def build_weights(populations: Sequence[Sequence[Case]], unseen: dict[str, Fit])
             if weight >= LEAST_TOKEN and name.startswith("token:")
         },
     )
+
+
+def build_weights(populations: Sequence[Sequence[Case]], unseen: dict[str, Fit]) -> Weights:
+    """The weights that ship. The first population is that of our own rules; thresholds are for it."""
+    slope, offset = calibrate(populations[0], unseen)
+    shipped = fold_weights(train(populations), slope, offset)
     below = min(
         choose_benign_below(chances) for chances in judge_attacks(populations[0], shipped, unseen, slope, offset)
     )

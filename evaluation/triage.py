@@ -1,7 +1,8 @@
 """`make eval`: how well triage tells attacks from ordinary work on the recorded development set, and what it spares.
 
 The unit is a scenario that raised at least one alert, its score the highest over its alerts. Beside what ships stand
-three baselines, and everything is told twice: as it ships, and with weights or cases from other families only.
+three baselines, and everything is told twice: as it ships, and with weights or cases from other families only. A real
+model is asked, too: the one named by --model and --ollama, else a 1.5B one that is fetched and started for it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.detection import Share
 from evaluation.logistic import chance
+from evaluation.model_report import Baseline, Questioning, report_on_model
 from evaluation.population import Case, Told, gather_mixed, gather_single
+from evaluation.serving import ServingError, serve
 from evaluation.training import ROOT, calibrate, find_corpora, find_sigma, fit_by_family, score_case
 from watchdogd.entities import Label, Level
+from watchdogd.errors import TriageError
 from watchdogd.triage.ranking import rank
 from watchdogd.triage.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from evaluation.logistic import Fit
 
@@ -106,11 +110,11 @@ def _count(cases: Sequence[Case], label: str) -> int:
     return sum(case.scenario.label == label for case in cases)
 
 
-def render(populations: dict[str, Sequence[Case]], trained: Sequence[Sequence[Case]]) -> Iterator[str]:
-    """The report. `trained`: what the weights were fitted to; unseen judgements leave a family out of all of it."""
+def render(
+    populations: dict[str, Sequence[Case]], unseen: dict[str, Fit], slope: float, offset: float
+) -> Iterator[str]:
+    """The report of what needs no model. `unseen`: weights fitted without a family, scaled by `slope` and `offset`."""
     scorer = Scorer()
-    unseen = fit_by_family(trained)
-    slope, offset = calibrate(trained[0], unseen)
     left_out = judge_unseen(unseen, slope, offset)
     yield "# What triage tells apart, measured"
     yield ""
@@ -165,11 +169,49 @@ def _list_tactics(cases: Sequence[Case], scorer: Scorer, left_out: Callable[[Cas
     yield ""
 
 
+def ask_model(
+    args: argparse.Namespace, cases: Sequence[Case], unseen: dict[str, Fit], slope: float, offset: float
+) -> list[str]:
+    """The section about a real model; where there is none, what is missing."""
+    scorer = Scorer()
+    near = [judge_by_neighbours(cases, by_family=flag) for flag in (False, True)]
+    baselines = (
+        Baseline("rule level only", judge_by_level, judge_by_level),
+        Baseline("nearest neighbours over the cases", near[0], near[1]),
+        Baseline("embedded scorer", judge_by_scorer(scorer), judge_unseen(unseen, slope, offset)),
+    )
+
+    def report(url: str, model: str, load_s: float | None = None) -> list[str]:
+        questioning = Questioning(url, model, load_s, args.exam, args.most)
+        return report_on_model(questioning, cases, unseen, (slope, offset), baselines)
+
+    try:
+        if args.ollama:
+            return report(args.ollama, args.model)
+        with serve() as served:
+            return report(served.url, served.model, served.load_s)
+    except (ServingError, TriageError, OSError) as error:
+        sys.stderr.write(f"make eval: no model was asked: {error}\n")
+        return ["## A real model", "", "Not asked: there was none when this was written (see `make eval`).", ""]
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command."""
     parser = argparse.ArgumentParser(prog="make eval", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write docs/{REPORT.name}")
-    return parser.parse_args(arguments)
+    parser.add_argument("--ollama", metavar="URL", help="ask the model of this Ollama (with --model)")
+    parser.add_argument("--model", help="the model to ask there; without both, a 1.5B one is fetched (1.1 GB) and run")
+    parser.add_argument(
+        "--exam", type=Path, metavar="FILE", help="what `watchdogd models exam --format json` said of it"
+    )
+    parser.add_argument(
+        "--most", type=int, default=30, help="scenarios of each label to ask about; 0: all (default 30)"
+    )
+    parser.add_argument("--no-model", action="store_true", help="ask no model")
+    args = parser.parse_args(arguments)
+    if bool(args.ollama) != bool(args.model):
+        parser.error("--ollama and --model go together")
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,7 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Alerts of our rules, scenarios interleaved": gather_mixed(ROOT / "rules", recorded),
         "Alerts of SigmaHQ's rules, one scenario a log": sigma,
     }
-    report = "\n".join(render(populations, [ours, sigma]))
+    unseen = fit_by_family([ours, sigma])
+    slope, offset = calibrate(ours, unseen)
+    lines = list(render(populations, unseen, slope, offset))
+    if not args.no_model:
+        lines += ask_model(args, ours, unseen, slope, offset)
+    report = "\n".join(lines)
     if args.write:
         REPORT.write_text(report, encoding="utf-8")
     sys.stdout.write(report)
