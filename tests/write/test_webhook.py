@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -339,3 +340,21 @@ async def test_a_server_of_old_tls_is_not_told(make_alert: Callable[..., Alert],
         )
     assert error.recoverable
     assert received == []
+
+
+async def test_sending_looks_for_no_module_on_disk(
+    make_alert: Callable[..., Alert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for: list[str] = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            looked_for.append(name)
+
+    with Receiver() as receiver:
+        async with open_sink(receiver.url) as sink:
+            await sink.send(make_alert(), kind="alert", delivery_id="alert_1")
+            monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+            await sink.send(make_alert(), kind="alert", delivery_id="alert_2")
+    assert looked_for == []
