@@ -16,10 +16,11 @@ from watchdogd.store import retention as module
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.history import History
 from watchdogd.store.outbox import Outbox
-from watchdogd.store.retention import Retention, find_used_bytes, give_back_step
+from watchdogd.store.retention import Retention, find_used_bytes, give_back_step, has_pages_to_give_back
 from watchdogd.store.verdicts import Verdicts
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
     from pathlib import Path
 
@@ -197,7 +198,21 @@ async def test_the_file_shrinks(store: Store, by_age: Retention, path: Path, ale
     before = await measure(store, path)
     assert await by_age.prune() == 200
     assert await measure(store, path) < before / 4
-    assert not await store.write(give_back_step)
+    assert not await store.read(has_pages_to_give_back)
+
+
+async def test_giving_back_ends_in_time(store: Store, path: Path, alert: MakeAlert) -> None:
+    await put(store, *(alert(str(number), lines=(BIG,)) for number in range(50)))
+    before = await measure(store, path)
+
+    def delete(connection: sqlite3.Connection) -> bool:
+        connection.execute("DELETE FROM alerts")
+        ticks = iter(range(9))
+        return give_back_step(connection, lambda: float(next(ticks)))
+
+    assert await store.write(delete)  # there is more
+    cut = before - await measure(store, path)
+    assert 0 < cut <= module.PAGES_AT_ONCE * 4096
 
 
 async def measure(store: Store, path: Path) -> int:

@@ -31,8 +31,10 @@ STEP_ALERTS = 200
 """Looked at in one transaction, at most."""
 AT_ONCE = 10
 """Deleted between two looks at the time."""
-STEP_PAGES = 200
-"""Given back to the file system in one transaction."""
+PAGES_AT_ONCE = 10
+"""Given back to the file system between two looks at the time: each page may have to be moved."""
+GIVE_BACK_S = 10.0
+"""After so long it is looked again for what is to be deleted."""
 SPARE_PAGES = 2_000
 """Free pages that stay in the file, for what comes next."""
 SET_FORWARD_MS = 3_600_000
@@ -103,8 +105,7 @@ class Retention:
         """Prune what is due now, the oldest first; how many alerts that were. Raises StoreError."""
         pruned = await self._prune_old()
         pruned += await self._prune_beyond_size()
-        if pruned:
-            await self._give_back()
+        await self._give_back()
         self._warn()
         return pruned
 
@@ -157,11 +158,12 @@ class Retention:
         return step
 
     async def _give_back(self) -> None:
-        """Free pages go back to the file system, where the file was made for that."""
-        more = True
-        while more:
+        """Free pages go back to the file system, where the file was made for that; as many as there is time for."""
+        end_s = self._clock.monotonic_s() + GIVE_BACK_S
+        more = await self._store.read(has_pages_to_give_back)
+        while more and self._clock.monotonic_s() < end_s:
             began_s = self._clock.monotonic_s()
-            more = await self._store.write(give_back_step)
+            more = await self._store.write(give_back_step, self._clock.monotonic_s)
             await self._pause(began_s)
 
     async def _pause(self, began_s: float) -> None:
@@ -225,15 +227,21 @@ def _delete(connection: sqlite3.Connection, seqs: list[int]) -> frozenset[int]:
     return found
 
 
-def give_back_step(connection: sqlite3.Connection) -> bool:
-    """Cut some free pages off the file; whether there are more. Nothing happens to a file that was not made for it."""
+def has_pages_to_give_back(connection: sqlite3.Connection) -> bool:
+    """Whether more pages are free than are to be kept, in a file that can shrink."""
     (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     _, _, free = measure_pages(connection)
-    pages = min(STEP_PAGES, free - SPARE_PAGES)
-    if not mode or pages <= 0:
-        return False
-    connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-    return free - pages > SPARE_PAGES
+    return bool(mode) and free > SPARE_PAGES
+
+
+def give_back_step(connection: sqlite3.Connection, now_s: Callable[[], float]) -> bool:
+    """Cut free pages off the file; whether there are more."""
+    end_s = now_s() + STEP_S
+    while has_pages_to_give_back(connection):
+        connection.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
+        if now_s() >= end_s:
+            return has_pages_to_give_back(connection)
+    return False
 
 
 def find_used_bytes(connection: sqlite3.Connection) -> int:
