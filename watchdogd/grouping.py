@@ -266,6 +266,12 @@ class GroupTable:
         self._shrink()
         return decision
 
+    def end(self, key: str, leader: str) -> None:
+        """The group is over, if it is still led by that alert: the next one leads."""
+        group = self._groups.get(key)
+        if group is not None and group.leader == leader:
+            del self._groups[key]
+
     def _shrink(self) -> None:
         while len(self._groups) > self._limit:
             _, group = self._groups.popitem(last=False)

@@ -16,11 +16,10 @@ from watchdogd.errors import StoreError
 from watchdogd.reports import TriageReport
 from watchdogd.store.batch import NewAlert, RuledAlert
 from watchdogd.telemetry import count_own_alerts
-from watchdogd.triage.guard import find_instruction
 from watchdogd.triage.policy import Policy
-from watchdogd.triage.prompt import host_texts
+from watchdogd.triage.questions import SUSPECT, ask_by_name
 from watchdogd.triage.quota import Budget, Sessions
-from watchdogd.triage.recall import VerdictCache, mark_cached, name_question, name_verdict
+from watchdogd.triage.recall import VerdictCache, mark_cached, name_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -40,8 +39,6 @@ GATHER_S = 10.0
 """For the background: a question without it is better than none."""
 IDENTIFY_S = 5.0
 """For the model's digest: without it no kept verdict is used."""
-SUSPECT = "!"
-"""How the names of questions begin that texts which read like orders to a model are part of."""
 
 
 class Asker(Protocol):
@@ -155,12 +152,7 @@ class TriageDesk:
 
     def name_question(self, alert: Alert) -> str:
         """Which question the alert asks. Only the very same suspect texts share one."""
-        texts = tuple(host_texts(alert))
-        fingerprint = self._fingerprint(alert)
-        if find_instruction(texts) is None:
-            return name_question(alert, fingerprint)
-        suspect = {text for text in texts if find_instruction((text,)) is not None}
-        return SUSPECT + name_question(alert, fingerprint, "\n".join(sorted(suspect)))
+        return ask_by_name(alert, self._fingerprint(alert))
 
     def take(self, alert: Alert, name: str) -> None:
         """Have a stored alert asked about, with those that ask the same. Where too much waits, shed the least."""

@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from watchdogd.cli.display import TextConsole, show_alert
 from watchdogd.cli.main import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USAGE, silence_stdout
 from watchdogd.cli.replay import ask_about, build_judge, judge_files, open_triage
+from watchdogd.cli.replay_groups import group_alerts
 from watchdogd.config import load_config
 from watchdogd.errors import WatchdogdError
+from watchdogd.grouping_settings import plan_grouping
 from watchdogd.match.library import load_rules
 from watchdogd.resources import find_resource
 from watchdogd.telemetry import Counters
@@ -57,7 +59,8 @@ def show(console: Console, triage_budget_s: float) -> int:
         f"deploy, as on any day. {len(rules.rules)} Sigma rules read along. Nothing leaves this machine.\n"
     )
     judge = build_judge(rules, counters)
-    alerts = list(judge_files(judge, [str(RECORDING)], counters))
+    plan = plan_grouping(config.grouping, config.inhibit_rules)
+    alerts = list(group_alerts(judge_files(judge, [str(RECORDING)], counters), plan))
     judged_s = time.monotonic() - began_s
     for alert in asyncio.run(triage(alerts, config, counters, console, triage_budget_s)):
         show_alert(alert, console)

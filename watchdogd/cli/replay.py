@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
     """Print every alert once, after its verdict. 0 fine, 2 unreadable input, bad rules, or no model with `on`."""
     from watchdogd.cli.losses import report_losses  # noqa: PLC0415 -- start-up of other commands
     from watchdogd.cli.progress import ReadProgress  # noqa: PLC0415
+    from watchdogd.cli.replay_groups import group_alerts  # noqa: PLC0415
     from watchdogd.config import load_config  # noqa: PLC0415
+    from watchdogd.grouping_settings import plan_grouping  # noqa: PLC0415
     from watchdogd.match.sources import choose_sources, load_sources  # noqa: PLC0415
     from watchdogd.memory import freeze_memory  # noqa: PLC0415
     from watchdogd.telemetry import Counters  # noqa: PLC0415
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with ReadProgress(args.files) as progress:
             alerts = judge_files(judge, args.files, counters, progress)
+            grouped = group_alerts(alerts, plan_grouping(config.grouping, config.inhibit_rules))
 
             def print_alert(alert: Alert) -> None:
                 progress.hide()
@@ -81,10 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
                 asyncio.run(compare(alerts, config, models, as_json=args.format == "json"))
             elif args.triage == "off":
-                for alert in alerts:
+                for alert in grouped:
                     print_alert(alert)
             else:
-                asyncio.run(triage_and_print(alerts, config, counters, print_alert, must=args.triage == "on"))
+                asyncio.run(triage_and_print(grouped, config, counters, print_alert, must=args.triage == "on"))
     finally:
         report_losses(counters)
     if args.summary:
@@ -202,7 +205,7 @@ async def triage_and_print(
         say(f"{note}." if triager else f"{note}: alerts are untriaged, judged by evidence alone.")
         told: set[str] = set()
         for alert in alerts:
-            if triager is None:
+            if triager is None or alert.state != "active":
                 print_alert(alert)
                 continue
             ruling = await _rule_about(alert, triager, policy)
