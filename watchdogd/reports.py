@@ -90,6 +90,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     """None where the database cannot be read now."""
     silences: tuple[SilenceReport, ...] = ()
     """Those in force."""
+    blind: tuple[str, ...] = ()
+    """What watchdogd is blind to now, in words."""
     ledger: LedgerReport | None = None
     """Whether every count adds up."""
 

@@ -27,6 +27,7 @@ from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer, Takes
 from watchdogd.errors import StoreDamagedError, StoreError
+from watchdogd.health_desk import HealthDesk
 from watchdogd.history_desk import HistoryDesk
 from watchdogd.ledger_desk import LedgerDesk
 from watchdogd.loading import Loader, check_samples, log_load
@@ -137,6 +138,9 @@ class Service:
         sources, follows = await self._begin(config, pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()
+        health = HealthDesk(
+            config, pipeline, store, losses, lambda: sources.report(pipeline.is_reading), self._counters, self._clock
+        )
         history = await HistoryDesk.open(config.store, store, self._counters, self._clock)
         pipeline.list_silences = lambda: history.silences.current
         async with asyncio.TaskGroup() as group:
@@ -147,6 +151,7 @@ class Service:
                 *desk.loops(),
                 *history.loops(),
                 *accounts.loops(),
+                *health.loops(),
                 ("deliver", deliverer.run(desk.wake_deliverer)),
                 ("tell what was given up", delivery_desk.run()),
                 ("emergency", run_emergency(pipeline, deliverer, self._counters)),
@@ -175,7 +180,7 @@ class Service:
             async def report() -> StatusReport:
                 read = [*sources.report(pipeline.is_reading)]
                 return await accounts.complete(
-                    await history.complete(self._report(loader, reloader, config, read, triage))
+                    await history.complete(health.complete(self._report(loader, reloader, config, read, triage)))
                 )
 
             handlers: dict[str, Handler] = {

@@ -17,6 +17,7 @@ from watchdogd.cli.main import main
 from watchdogd.cli.reload import render_change, render_problems
 from watchdogd.cli.status import list_rows, show_status
 from watchdogd.errors import Place, Problem
+from watchdogd.ledger import balance_ledger
 from watchdogd.reports import LoadReport, RuleName, SourceReport, StatusReport, TriageReport
 
 if TYPE_CHECKING:
@@ -175,3 +176,22 @@ def test_a_broken_configuration_is_no_reason_not_to_ask(tmp_path: Path, capsys: 
     config.write_text(f"nonsense: 1\ncontrol:\n  path: {tmp_path}/here.sock\n")
     assert main(["status", "--config", str(config)]) == 2
     assert f"no watchdogd answers at {tmp_path}/here.sock" in capsys.readouterr().err
+
+
+def test_a_ledger_that_adds_up_and_one_that_does_not() -> None:
+    fine = rows(
+        msgspec.structs.replace(
+            REPORT,
+            ledger=balance_ledger(
+                {"judge_matches_total": 3, "judge_alerts_total": 3, "store_repeated_alerts_total": 3}
+            ),
+        )
+    )
+    assert fine["complete"] == "yes"
+    assert fine["ledger"] == "3 alerts (judge_alerts, service_alerts) = 3 store_repeated_alerts"
+    lost = rows(msgspec.structs.replace(REPORT, ledger=balance_ledger({"collect_lines_total": 3})))
+    assert lost["complete"] == "no: 3 lines unaccounted between reading and decoding"
+
+
+def test_what_watchdogd_is_blind_to_is_shown() -> None:
+    assert rows(msgspec.structs.replace(REPORT, blind=("The clock was set",)))["blind"] == "The clock was set"

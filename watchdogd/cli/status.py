@@ -105,6 +105,7 @@ def list_rows(report: StatusReport) -> Iterator[Row]:
         yield "lost", f"{count}  {explain_loss(name)}", "yellow"
     if not lost:
         yield "lost", "nothing", "green"
+    yield from (("blind", escape_controls(what), "bold red") for what in report.blind)
     if report.ledger is not None:
         yield from _describe_ledger(report.ledger)
     passed = (f"{name.removesuffix('_total')} {count}" for name, count in report.counters.items() if name in PASSING)

@@ -47,6 +47,8 @@ class AuditStatus(msgspec.Struct, frozen=True):
     backlog_limit: int
     lost: int
     backlog: int
+    rules: int | None = None
+    """Lines of `auditctl -l`; None where the unit that writes the status is an older one, or could not ask."""
 
 
 class KernelLosses:
@@ -66,6 +68,11 @@ class KernelLosses:
         self.latest: AuditStatus | None = None
         for name in _COUNTERS:
             counters.add(f"collect_{name}_total", 0)
+
+    @property
+    def known(self) -> AuditStatus | None:
+        """The last status while it is still one of now."""
+        return self.latest if self._failures < _FAILURES_SAID else None
 
     def sample(self) -> tuple[Event, ...]:
         """Look at the file once. Never raises, whatever it holds."""
@@ -123,7 +130,8 @@ def read_status(path: Path, now_ms: int) -> AuditStatus:
             raise ValueError(f"is {age_ms // 1000} s old")
         found = dict(_FIELD.findall(file.read(FILE_BYTES)))
     values = {name: int(found.get(name.encode(), b"-1")) for name in AuditStatus.__struct_fields__}
+    rules = values.pop("rules")
     missing = [name for name, value in values.items() if value < 0]
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}")
-    return AuditStatus(**values)
+    return AuditStatus(**values, rules=None if rules < 0 else rules)
