@@ -28,6 +28,7 @@ from watchdogd.match.sources import choose_sources, load_sources
 from watchdogd.opinions import make_case
 from watchdogd.ports import SystemClock
 from watchdogd.sessions import name_origin
+from watchdogd.store import retention as retention_module
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.documents import encode_alert
 from watchdogd.store.history import History
@@ -193,18 +194,22 @@ async def prune(path: Path, store: Store, keep_days: int) -> None:
     """Prune, while the pipeline commits an alert ten times a second."""
     clock, counters = SystemClock(), Counters()
     longest: dict[str, float] = {}
-    transact = store._transact  # noqa: SLF001 - what is measured
 
-    def timed(work: Callable[[], T], *, durable: bool = False) -> T:
-        began_s = time.perf_counter()
-        try:
-            return transact(work, durable=durable)
-        finally:
-            took_s = time.perf_counter() - began_s
-            name = getattr(getattr(work, "func", work), "__name__", "")
-            longest[name] = max(longest.get(name, 0.0), took_s)
+    def time_work(owner: object, name: str, shown: str) -> None:
+        work = getattr(owner, name)
 
-    store._transact = timed  # type: ignore[method-assign]  # noqa: SLF001 - as above
+        def timed(*arguments: object, **options: object) -> object:
+            began_s = time.perf_counter()
+            try:
+                return work(*arguments, **options)
+            finally:
+                longest[shown] = max(longest.get(shown, 0.0), time.perf_counter() - began_s)
+
+        setattr(owner, name, timed)
+
+    time_work(retention_module, "prune_step", "longest step of deleting, before its commit")
+    time_work(retention_module, "give_back_step", "longest step of giving back, before its commit")
+    time_work(store, "_transact", "longest transaction of all")
     retention = Retention(store, counters, clock, keep_ms=keep_days * 86_400_000, max_bytes=None)
     waits: list[float] = []
     model = record_alerts()[0]
@@ -229,7 +234,7 @@ async def prune(path: Path, store: Store, keep_days: int) -> None:
         committing.cancel()
     print(f"pruned {pruned} alerts in {took_s:.0f} s, {pruned / max(took_s, 0.001):.0f} a second")
     for name, seconds in sorted(longest.items()):
-        say(f"longest transaction: {name}", seconds)
+        say(name, seconds)
     for name, found in {"before": waits[:quiet], "while pruning": waits[quiet:]}.items():
         ordered = sorted(found)
         if ordered:

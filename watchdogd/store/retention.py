@@ -29,7 +29,7 @@ STEP_S = 0.02
 """After so long a transaction ends: deleting takes a millisecond an alert where the file is not in memory."""
 STEP_ALERTS = 200
 """Looked at in one transaction, at most."""
-AT_ONCE = 10
+AT_ONCE = 5
 """Deleted between two looks at the time."""
 PAGES_AT_ONCE = 10
 """Given back to the file system between two looks at the time: each page may have to be moved."""
