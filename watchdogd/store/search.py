@@ -69,7 +69,7 @@ class Way(NamedTuple):
 
 
 def find_way(connection: sqlite3.Connection, wanted: AlertsRequest) -> Way:
-    """Without repeats by user, else rule, verdict, level or state; else by time alone.
+    """By user; else, without repeats, by rule, verdict, level or state; else by time alone.
 
     Raises StoreError for a rule or an alert that nobody knows.
     """
@@ -81,13 +81,10 @@ def find_way(connection: sqlite3.Connection, wanted: AlertsRequest) -> Way:
         asked.append((f"AND alert.rule_id IN ({', '.join('?' * len(rules))})", tuple(rules)))
     user = None if wanted.user is None else escape_text(wanted.user)
     join, along, along_values = "", "listing AS way INDEXED BY listing_time WHERE true", list[str | int]()
-    if wanted.state in {None, AlertState.FOLDED}:
-        if user is not None:
-            asked.append(("AND (alert.user = ? OR alert.login = ?)", (user, user)))
-    elif user is not None:
+    if user is not None:
         along, along_values = "listing_users AS way WHERE way.name = ?", [user]
         join = "CROSS JOIN listing AS alert ON alert.seq = way.seq"
-    else:
+    elif wanted.state not in {None, AlertState.FOLDED}:
         first = next(iter(equal))
         index = first.removesuffix("_id")
         along = f"listing AS way INDEXED BY listing_{index} WHERE way.{UNFOLDED} AND way.{first} = ?"
