@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ from tests.host.receiver import Fault, Received, Receiver
 from tests.ollama.scripted import Scripted, chat, explanation, label, reply
 from tests.store.test_standings import make_standing
 from watchdogd.background import Fusion
+from watchdogd.cli.daemon import ask as ask_daemon
 from watchdogd.ports import SystemClock
+from watchdogd.reports import StatusReport
 from watchdogd.store.database import Store
 from watchdogd.store.standings import save_standing
 from watchdogd.telemetry import Counters
@@ -31,6 +34,8 @@ from watchdogd.triage.prompt import TEMPLATE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from watchdogd.ledger import LedgerReport
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +74,30 @@ def test_event_becomes_an_alert_and_sigterm_drains(daemon: Daemon, receiver: Rec
     assert daemon.stop() == 0
     daemon.wait_note("STOPPING=1", 2) if "STOPPING=1" not in daemon.notes else None
     assert "Traceback" not in daemon.said
+
+
+def test_the_ledger_adds_up_over_restarts_and_unclean_ends(daemon: Daemon) -> None:
+    def read_ledger() -> LedgerReport:
+        ledger = ask_daemon(daemon.control, "status", StatusReport, 20).ledger
+        assert ledger is not None
+        assert ledger.describe() == "yes"
+        return ledger
+
+    def find(name: str) -> int:
+        sides = [side for one in read_ledger().balances for side in (one.left, one.right)]
+        return next(side[name] for side in sides if name in side)
+
+    def has_stored(count: int) -> bool:
+        return find("alerts_stored") == count
+
+    for life in range(3):
+        daemon.start()
+        assert find("alerts_carried") == life * 20
+        lines = (make_exec_lines(life * 20 + number + 1) for number in range(20))
+        daemon.append(b"garbage\n" + b"".join(lines))
+        wait_until(partial(has_stored, life * 20 + 20), daemon)
+        assert find("decode_garbage_lines_total") > 0
+        daemon.kill()
 
 
 def test_first_start_begins_at_the_end_of_the_log(daemon: Daemon, receiver: Receiver) -> None:
