@@ -163,6 +163,36 @@ def test_the_kernels_losses_are_written_by_root_and_read_by_the_daemon(boot_mach
     assert machine.show("watchdogd-audit-status.timer", "ActiveState") == "inactive"
 
 
+BURST = """
+import time
+from systemd.journal import send
+for number in range(500):
+    send(f"burst {number}", SYSLOG_IDENTIFIER="burst")
+time.sleep(3)  # whose sender has ended by the time it is read belongs to no unit
+"""
+
+
+def test_journald_takes_a_burst_of_alerts_whole(boot_machine: BootMachine) -> None:
+    """What the unit says of rate limits holds for entries that are sent as alerts are; without it they are dropped."""
+    machine = boot_machine()
+    machine.run(PROGRAM, "install")
+    limits = "[Journal]\nRateLimitIntervalSec=10min\nRateLimitBurst=10\n"
+    machine.write("/etc/systemd/journald.conf.d/test.conf", limits)
+    machine.run("systemctl", "restart", "systemd-journald")
+    machine.write("/opt/burst.py", BURST)
+    unit = machine.run("cat", "/etc/systemd/system/watchdogd.service").stdout
+    lifted = "".join(f"{line}\n" for line in unit.splitlines() if line.startswith("LogRateLimit"))
+    assert lifted.count("\n") == 2
+    taken = {}
+    for name, lines in (("limited", ""), ("lifted", lifted)):
+        command = f"ExecStart={PROGRAM.parent}/python3 /opt/burst.py"
+        machine.write(f"/etc/systemd/system/{name}.service", f"[Service]\nType=oneshot\n{command}\n{lines}")
+        machine.run("systemctl", "start", name)
+        taken[name] = len(read_journal(machine, "-u", name, "-t", "burst"))
+    assert taken["lifted"] == 500
+    assert taken["limited"] < 500
+
+
 def test_rules_are_edited_live_inside_the_sandbox(boot_machine: BootMachine) -> None:
     """inotify, the control socket, what is kept beside the database: all of it below the unit's restrictions."""
     machine = boot_machine()
