@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z"
+_TOPIC = re.compile(r"[-_A-Za-z0-9]{1,64}")
 
 
 class WebhookSettings(Settings, frozen=True, kw_only=True):
@@ -38,6 +41,7 @@ class WebhookSettings(Settings, frozen=True, kw_only=True):
     min_level: Level = Level.LOW
     give_up_s: Annotated[float, Meta(gt=0)] = 86_400.0
     ca_file: FilePath | None = None
+    format: Literal["json", "slack", "discord", "teams", "alertmanager", "ntfy"] = "json"
     mask: bool = True
     client_certificate: Text | None = None
     client_key: Text | None = None
@@ -72,4 +76,16 @@ def complete_webhooks(
             problems.append(Problem(place_of(*here, "ca_file"), message))
         place_here = functools.partial(place_of, *here)
         complete = secret_files.complete_webhook(webhook, place_here, search, problems)
+        if complete.url and (complaint := complain_path(complete)) is not None:
+            problems.append(Problem(place_here("url" if webhook.url else "url_file"), f"webhooks[{index}]{complaint}"))
         yield complete_transport(complete, place_here, search, problems)
+
+
+def complain_path(webhook: WebhookSettings) -> str | None:
+    """Say where the URL is none of the service's that the format is for; None where it may be. Quotes no path."""
+    path = urlsplit(webhook.url).path
+    if webhook.format == "ntfy" and not _TOPIC.fullmatch(path.rstrip("/").rpartition("/")[2]):
+        return ": format ntfy needs the topic's URL, as in https://ntfy.example.org/TOPIC (letters, digits, - and _)"
+    if webhook.format == "alertmanager" and not path.endswith("/api/v2/alerts"):
+        return ": format alertmanager needs a URL that ends in /api/v2/alerts"
+    return None

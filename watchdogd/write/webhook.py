@@ -1,4 +1,4 @@
-"""Alerts as JSON to an HTTP receiver, signed as Standard Webhooks (https://www.standardwebhooks.com) describes."""
+"""Alerts to an HTTP receiver, signed as Standard Webhooks (https://www.standardwebhooks.com) describes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ import sys
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from watchdogd import __version__
 from watchdogd.errors import DeliveryError
 from watchdogd.transport_checks import make_context
-from watchdogd.write.formats.ecs import alert_document
+from watchdogd.write.formats.message import load_format
 from watchdogd.write.masked import mask_alert
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from watchdogd.entities import Alert
     from watchdogd.ports import Clock
     from watchdogd.webhook_settings import WebhookSettings
+    from watchdogd.write.formats.message import Format, Message
 
 KIND_HEADER: Final = "X-Watchdogd-Kind"
 """`alert`, or `verdict` where the alert was sent before and this is the same with its verdict."""
@@ -85,7 +84,7 @@ def make_client(settings: WebhookSettings) -> httpx.AsyncClient:
 
 
 class WebhookSink:
-    """POSTs the alert's document (docs/schemas/alert.schema.json) to one receiver.
+    """POSTs alerts to one receiver, in the form that it takes (write/formats).
 
     Errors name the sink and never the URL, the headers or the secret, which may all hold tokens.
     """
@@ -102,12 +101,13 @@ class WebhookSink:
         self._clock = clock
         self._client_factory = client_factory
         self._client: httpx.AsyncClient | None = None
+        self._format: Format | None = None
 
     async def send(self, alert: Alert, *, kind: str, delivery_id: str) -> None:
         """POST once. `delivery_id` is stable across retries. Raises DeliveryError."""
-        body = msgspec.json.encode(alert_document(mask_alert(alert) if self._settings.mask else alert))
-        headers = self._headers(body, kind, delivery_id)
-        status, retry_after = await self._post(body, headers)
+        message = self._write(mask_alert(alert) if self._settings.mask else alert, kind)
+        headers = self._headers(message, kind, delivery_id)
+        status, retry_after = await self._post(message, headers)
         self._judge(status, retry_after)
 
     async def close(self) -> None:
@@ -116,11 +116,16 @@ class WebhookSink:
         if client is not None:
             await client.aclose()
 
-    def _headers(self, body: bytes, kind: str, delivery_id: str) -> dict[str, str]:
+    def _write(self, alert: Alert, kind: str) -> Message:
+        if self._format is None:
+            self._format = load_format(self._settings.format)
+        return self._format(alert, kind, self._settings)
+
+    def _headers(self, message: Message, kind: str, delivery_id: str) -> dict[str, str]:
         timestamp_s = self._clock.now_ms() // 1000
         headers = dict(self._settings.headers)
         headers |= {
-            "content-type": "application/json",
+            "content-type": message.content_type,
             "user-agent": f"watchdogd/{__version__}",
             "webhook-id": delivery_id,
             "webhook-timestamp": str(timestamp_s),
@@ -128,12 +133,14 @@ class WebhookSink:
         }
         if self._settings.secret:
             try:
-                headers["webhook-signature"] = sign_message(self._settings.secret, delivery_id, timestamp_s, body)
+                headers["webhook-signature"] = sign_message(
+                    self._settings.secret, delivery_id, timestamp_s, message.body
+                )
             except ValueError as error:
                 raise DeliveryError(f"webhook {self.name}: {error}", recoverable=False) from None
         return headers
 
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str | None]:
+    async def _post(self, message: Message, headers: Mapping[str, str]) -> tuple[int, str | None]:
         """Status and Retry-After of the answer; once a status is there, what happens to the rest is of no matter."""
         import httpx  # noqa: PLC0415 (loaded with the client)
 
@@ -143,7 +150,7 @@ class WebhookSink:
                 self._client = self._client_factory(self._settings)
             # httpx's timeouts are per read: a receiver that drips bytes would hold us for ever.
             async with asyncio.timeout(self._settings.timeout_s):
-                await self._exchange(self._client, body, headers, answer)
+                await self._exchange(self._client, message, headers, answer)
         except TimeoutError:
             error = f"no answer within {self._settings.timeout_s:g} s"
             recoverable = True
@@ -160,12 +167,12 @@ class WebhookSink:
     async def _exchange(
         self,
         client: httpx.AsyncClient,
-        body: bytes,
+        message: Message,
         headers: Mapping[str, str],
         answer: list[tuple[int, str | None]],
     ) -> None:
-        url = self._settings.url
-        async with client.stream("POST", url, content=body, headers=dict(headers)) as response:
+        url = message.url or self._settings.url
+        async with client.stream("POST", url, content=message.body, headers=dict(headers)) as response:
             answer.append((response.status_code, response.headers.get("retry-after")))
             read = 0
             async for chunk in response.aiter_raw():  # read it, so that the connection can be used again
