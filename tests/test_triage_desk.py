@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
+from tests.triage.conftest import make_alert
 from watchdogd.background import NO_BACKGROUND
 from watchdogd.config import TriageSettings
 from watchdogd.entities import Label, Verdict
@@ -84,3 +85,14 @@ async def test_a_model_that_was_replaced_while_it_loaded_does_not_keep_the_next_
         desk.replace(second, TriageSettings(model="other"))
         await second.warm.wait()
         task.cancel()
+
+
+async def test_what_is_shed_leaves_no_alert_in_memory() -> None:
+    """A storm sheds thousands before the first of them is settled."""
+    desk = make_desk(Model())
+    most = TriageSettings().waiting_limit
+    for number in range(3 * most):
+        desk.take(make_alert(id=f"{number:064d}"), f"question {number}")
+    held = [question for question in desk._questions.values() if hasattr(question, "alert")]
+    assert len(desk._questions) == 3 * most
+    assert len(held) == most

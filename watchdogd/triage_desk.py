@@ -64,10 +64,11 @@ class Asker(Protocol):
 class _Question:
     """What some alerts wait for."""
 
-    __slots__ = ("alert", "arrived", "background", "name", "verdict_name")
+    __slots__ = ("alert", "arrived", "asked_id", "background", "name", "verdict_name")
 
     def __init__(self, name: str, alert: Alert) -> None:
         self.name = name
+        self.asked_id = alert.id
         self.alert = alert
         self.arrived = 1
         """How many alerts asked it; it is done when none of them waits any more."""
@@ -167,6 +168,7 @@ class TriageDesk:
         if len(self._unsorted) + len(self._sorted) > self._settings.waiting_limit:
             least = max((*self._unsorted.values(), *self._sorted.values()), key=_Question.urgency)
             self._drop(least)
+            del least.alert  # thousands may be shed before the first of them is settled
             self._shed[least.name] = f"shed: more than {self._settings.waiting_limit} questions waited"
             self._shedding.set()
 
@@ -197,7 +199,8 @@ class TriageDesk:
             question = min(self._unsorted.values(), key=_Question.urgency)
             question.background = await self._find_background(question.alert)
             if self._unsorted.pop(question.name, None) is None:
-                continue  # shed meanwhile
+                question.background = NO_BACKGROUND  # shed meanwhile
+                continue
             known = await self._answer_at_once(question)
             if known is not None:
                 await self._settle(question, known)
@@ -306,7 +309,7 @@ class TriageDesk:
 
     async def _settle(self, question: _Question, verdict: Verdict, counter: str = "") -> None:
         """Give the verdict to every alert that waits for it, those that come meanwhile included."""
-        asked_id = question.alert.id
+        asked_id = question.asked_id
         try:
             while True:
                 arrived = question.arrived
