@@ -39,7 +39,7 @@ from watchdogd.notify import notify
 from watchdogd.opinions import Opinions
 from watchdogd.pipeline import Pipeline
 from watchdogd.reports import SourceReport
-from watchdogd.routes import Routes
+from watchdogd.routes import Routes, Wish
 from watchdogd.store.database import Batch, InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
 from watchdogd.store.outbox_table import OutboxTable
@@ -195,7 +195,8 @@ def build_sinks(config: Config, clock: Clock) -> dict[str, Sink]:
 def choose_routes(config: Config) -> Routes:
     """Which sink hears of which levels."""
     journald = (("journald", Level.INFORMATIONAL),) if config.journald.enabled else ()
-    return Routes(journald + tuple((hook.name, hook.min_level) for hook in config.webhooks))
+    wishes = tuple((hook.name, Wish(hook.match.levels, hook.match.rules, hook.match.tags)) for hook in config.webhooks)
+    return Routes(journald + tuple((hook.name, hook.min_level) for hook in config.webhooks), wishes)
 
 
 def choose_terms(config: Config) -> dict[str, Terms]:

@@ -389,7 +389,7 @@ class Pipeline:
         is_asked = self.desk.wants(alert)
         return NewAlert(
             alert,
-            self.desk.routes.choose(alert.level, alert.rule.notify) if silence is None else (),
+            self.desk.routes.choose(alert.level, alert.rule.notify, alert.rule) if silence is None else (),
             due_ms=now_ms + (self.desk.policy.deadline_ms(alert.level) if is_asked else 0),
             triage=is_asked,
             question=question,

@@ -335,10 +335,12 @@ class TriageDesk:
         for alert in alerts:
             ruling = self.policy.rule_on(alert, verdict if alert.id == asked_id else cached)
             extra = tuple(
-                NewAlert(extra, self.routes.choose(extra.level), due_ms=self._clock.now_ms(), triage=False)
+                NewAlert(
+                    extra, self.routes.choose(extra.level, rule=extra.rule), due_ms=self._clock.now_ms(), triage=False
+                )
                 for extra in ruling.extra
             )
-            sinks = self.routes.choose(ruling.alert.level, ruling.alert.rule.notify)
+            sinks = self.routes.choose(ruling.alert.level, ruling.alert.rule.notify, ruling.alert.rule)
             yield RuledAlert(ruling.alert, ruling.journald_only, ruling.verdict_changes, sinks, extra)
 
     async def warm_up(self) -> None:

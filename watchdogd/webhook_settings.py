@@ -23,6 +23,14 @@ _NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z"
 _TOPIC = re.compile(r"[-_A-Za-z0-9]{1,64}")
 
 
+class MatchSettings(Settings, frozen=True, kw_only=True):
+    """Which alerts a receiver wants: all that is given must hold, of each list one."""
+
+    levels: tuple[Level, ...] = ()
+    rules: tuple[Text, ...] = ()
+    tags: tuple[Text, ...] = ()
+
+
 class WebhookSettings(Settings, frozen=True, kw_only=True):
     """One receiver. `url`, `secret` and `headers` are complete once loaded, whichever file they came from."""
 
@@ -39,6 +47,7 @@ class WebhookSettings(Settings, frozen=True, kw_only=True):
     connect_timeout_s: Timeout = 5.0
     max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4
     min_level: Level = Level.LOW
+    match: MatchSettings = field(default_factory=MatchSettings)
     give_up_s: Annotated[float, Meta(gt=0)] = 86_400.0
     ca_file: FilePath | None = None
     format: Literal["json", "slack", "discord", "teams", "alertmanager", "ntfy"] = "json"
