@@ -280,7 +280,7 @@ def describe_definitions() -> Schema:
             "properties": {
                 "triage": {"enum": ["auto", "always", "never"], "description": "Whether the model is asked."},
                 "group_by": names,
-                "cooldown": {"type": "string", "pattern": "^[1-9][0-9]{0,5}[smhd]$"},
+                "cooldown": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,5})[smhd]$"},
                 "notify": names,
                 "disabled": {"type": "boolean"},
             },

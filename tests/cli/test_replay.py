@@ -196,7 +196,7 @@ def test_event_split_by_a_real_rotation_is_whole(tmp_path: Path, corpora: Path) 
     (tmp_path / "every.yml").write_text(
         "title: Every event\nid: 3b7f0c6e-1f2a-4a53-9d61-0e1f2a3b4c5d\nstatus: test\nlevel: low\n"
         "logsource:\n    product: linux\n    service: auditd\n"
-        "detection:\n    selection:\n        type: SYSCALL\n    condition: selection\n"
+        "detection:\n    selection:\n        type: SYSCALL\n    condition: selection\nwatchdogd:\n    cooldown: 0s\n"
     )
     files = [folder / f"audit.log{suffix}" for suffix in (".3", ".2", ".1", "")]
     alerts = read_alerts(replay("--rules", tmp_path, "--format", "json", *files))

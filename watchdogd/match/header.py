@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from watchdogd.marks import MarkedDocument
 
 _TECHNIQUE = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?)", re.IGNORECASE)
-_DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
+_DURATION = re.compile(r"(0|[1-9]\d{0,5})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OWN_KEYS = ("triage", "group_by", "cooldown", "notify", "disabled")
 _AMENDMENT_KEYS = frozenset({"id", "level", "description", "watchdogd"})
