@@ -67,8 +67,10 @@ def write_status(path: Path) -> None:
     unit = (find_resource("systemd") / "watchdogd-audit-status.service").read_text()
     found = re.search(r"^ExecStart=/bin/sh -c '(.*)'$", unit, re.MULTILINE)
     assert found is not None
-    command = found[1].replace("/run/watchdogd-audit/status", str(path))
-    command = command.replace("/run/watchdogd-audit/.status.new", f"{path}.new")
+    # systemd takes $$ for $.
+    command = found[1].replace("cd /run/watchdogd-audit", f"cd {path.parent}").replace("$$", "$")
+    command = re.sub(r"(?<!\.)\bstatus; }$", f"{path.name}; }}", command)
+    assert f" {path.name}; }}" in command
     subprocess.run(["/bin/sh", "-c", command], check=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
 
