@@ -127,6 +127,25 @@ def find_sigmahq() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def borrow_packages(python: Path, folder: Path) -> Path:
+    """Debian's Python with the packages of another one of its version: what users run, and built as laurel is.
+
+    The other one where there is none; it may be built without optimisation, which costs a fifth.
+    """
+    asks = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_path('purelib'))"
+    said = [
+        subprocess.run([one, "-c", asks], check=True, capture_output=True, text=True).stdout.split()
+        for one in (str(python), DEBIAN_PYTHON)
+        if Path(one).exists()
+    ]
+    if len(said) < len((python, DEBIAN_PYTHON)) or said[0][:2] != said[1][:2]:
+        return python
+    subprocess.run([DEBIAN_PYTHON, "-m", "venv", "--without-pip", str(folder)], check=True)
+    [site] = folder.glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(f"{said[0][2]}\n")
+    return folder / "bin" / "python"
+
+
 def list_work(folder: Path, log: Path) -> list[Runner]:
     """Those that matching is compared with; zargunlite's Python is that of the folder that WATCHDOGD_PEERS names."""
     runners = [
@@ -141,6 +160,7 @@ def list_work(folder: Path, log: Path) -> list[Runner]:
         and python.exists()
         and succeeds([str(python), "-c", "import zargunlite, sigma.backends.sqlite"])
     ):
+        python = borrow_packages(python, folder / "peers")
         command = [str(python), str(HERE / "feed_zargunlite.py"), str(sigmahq), str(log)]
         runners.append(Runner("zargunlite", "each line a row in SQLite", partial(ask_work, command)))
     else:
@@ -234,7 +254,9 @@ def main() -> None:
         print()
         print_memory(log, folder)
         print()
-        compare(list_runners(log, find_sigmahq(), ROOT / "rules", list_work(folder, log)))
+        python = borrow_packages(Path(sys.executable), folder / "ours")
+        print(f"matching runs on {'this Python' if str(python) == sys.executable else 'Debian' + chr(39) + 's Python'}")
+        compare(list_runners(log, find_sigmahq(), ROOT / "rules", list_work(folder, log), str(python)))
 
 
 if __name__ == "__main__":

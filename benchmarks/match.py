@@ -121,9 +121,9 @@ def work(mode: str, folder: str, times: int, log: Path) -> Work:
     return Work(cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(ruleset.rules), matches)
 
 
-def measure_ours(mode: str, folder: Path, times: int, log: Path) -> Work:
+def measure_ours(python: str, mode: str, folder: Path, times: int, log: Path) -> Work:
     """One run in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.match", mode, str(folder), str(times), str(log)]
+    command = [python, "-m", "benchmarks.match", mode, str(folder), str(times), str(log)]
     return ask_work(command)
 
 
@@ -141,7 +141,7 @@ class Runner(NamedTuple):
     measure: Callable[[], Work]
 
 
-def list_runners(log: Path, sigmahq: Path | None, own: Path, peers: list[Runner]) -> list[Runner]:
+def list_runners(log: Path, sigmahq: Path | None, own: Path, peers: list[Runner], python: str) -> list[Runner]:
     """Ours with both sets of rules, and the others."""
     runners = list(peers)
     for label, folder in (("SigmaHQ", sigmahq), ("our rules", own)):
@@ -154,8 +154,8 @@ def list_runners(log: Path, sigmahq: Path | None, own: Path, peers: list[Runner]
             ("judge", 1, "decode, enrich, match, build alerts"),
         ):
             name = f"{label} x{times} {mode}"
-            runners.append(Runner(name, what, partial(measure_ours, mode, folder, times, log)))
-    runners.append(Runner("decode", "decode alone, no rule", partial(measure_ours, "decode", own, 1, log)))
+            runners.append(Runner(name, what, partial(measure_ours, python, mode, folder, times, log)))
+    runners.append(Runner("decode", "decode alone, no rule", partial(measure_ours, python, "decode", own, 1, log)))
     return runners
 
 

@@ -95,7 +95,7 @@ async def _report(
         *_count_labels(asked, asker),
         *_list_tactics(asked, asker),
         *_tell_flips(flips),
-        *_tell_times(replies),
+        *_tell_times(replies, client.replies),
     ]
 
 
@@ -231,9 +231,10 @@ def _tell_flips(flips: Sequence[Flip]) -> Iterator[str]:
     yield ""
 
 
-def _tell_times(replies: Sequence[Kept]) -> Iterator[str]:
+def _tell_times(replies: Sequence[Kept], everything: Sequence[Kept]) -> Iterator[str]:
+    """How long questions took; the cold one may have been the exam's."""
     warm_s = sorted(kept.elapsed_s for kept in replies if kept.load_s is None)
-    cold_s = [kept.load_s + kept.elapsed_s for kept in replies if kept.load_s is not None]
+    cold_s = [kept.load_s + kept.elapsed_s for kept in everything if kept.load_s is not None]
     if warm_s:
         cold = f"cold (loading included) {max(cold_s):.0f} s, " if cold_s else ""
         yield (

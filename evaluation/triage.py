@@ -17,8 +17,8 @@ from evaluation.detection import Share
 from evaluation.logistic import chance
 from evaluation.model_report import Baseline, Questioning, report_on_model
 from evaluation.population import Case, Told, gather_mixed, gather_single
-from evaluation.serving import ServingError, serve
 from evaluation.training import ROOT, calibrate, find_corpora, find_sigma, fit_by_family, score_case
+from tests.ollama.server import LARGE, ServingError, serve
 from watchdogd.entities import Label, Level
 from watchdogd.errors import TriageError
 from watchdogd.triage.ranking import rank
@@ -188,7 +188,7 @@ def ask_model(
     try:
         if args.ollama:
             return report(args.ollama, args.model)
-        with serve() as served:
+        with serve(LARGE) as served:
             return report(served.url, served.model, served.load_s)
     except (ServingError, TriageError, OSError) as error:
         sys.stderr.write(f"make eval: no model was asked: {error}\n")

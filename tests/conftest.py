@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+from tests.daemon import Daemon
+from tests.host.receiver import Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +33,21 @@ def corpora() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{folder} is missing, and CI needs it")
     pytest.skip(f"{folder} is absent (set WATCHDOGD_CORPORA)")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver that takes what it is sent."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
+    """The real daemon, not started yet, with an empty log; it sends to `receiver`."""
+    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
+        daemon.log.touch()
+        yield daemon
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

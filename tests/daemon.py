@@ -68,6 +68,8 @@ class Daemon:
         level: str = "high",
         extra: str = "",
         netlink: bool = False,
+        journal: bool = False,
+        files: str = "enabled: false",
     ) -> None:
         self.folder = folder
         self.log = folder / "audit.log"
@@ -85,7 +87,9 @@ class Daemon:
         # The events of these tests are written to files: what the kernel says meanwhile must not come between.
         sources = (
             f"sources:\n  audit_log:\n    path: {self.log}\n    status_path: {self.status}\n"
-            f"  audit_netlink:\n    enabled: {'true' if netlink else 'false'}\n  host_metrics:\n    enabled: false\n"
+            f"  audit_netlink:\n    enabled: {'true' if netlink else 'false'}\n"
+            f"  journal:\n    enabled: {'true' if journal else 'false'}\n"
+            f"  file_integrity:\n    {files}\n  host_metrics:\n    enabled: false\n"
         )
         self.config.write_text(
             f"{sources}rules:\n  folders: [rules]\ncontrol:\n  path: {self.control}\n{triage}{journald}"

@@ -110,6 +110,7 @@ def test_the_shipped_file_states_the_defaults() -> None:
 def test_the_shipped_file_writes_every_default_out() -> None:
     live = yaml.safe_load(SHIPPED.read_text())
     default = describe(Config())
+    live["api"]["tokens"] = live["api"]["tokens"] or []  # an example stands there
     for section in default.keys() - {"rules", "webhooks", "inhibit_rules"}:
         assert live[section] == default[section]
 
@@ -127,11 +128,11 @@ def test_the_shipped_webhook_states_the_defaults() -> None:
 
 
 def test_the_shipped_webhook_can_be_used_as_it_stands(tmp_path: Path) -> None:
-    text = re.sub(
-        r".*(url_file|ca_file|client_certificate|client_key|proxy|proxy_file):.*\n", "", uncomment(SHIPPED.read_text())
-    )
+    named = "url_file|ca_file|client_certificate|client_key|proxy|proxy_file|template_file"
+    text = re.sub(rf".*({named}):.*\n", "", uncomment(SHIPPED.read_text()))
     secret_file(tmp_path, "ops.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
     secret_file(tmp_path, "ops.headers", "Authorization: Bearer t0ken\n")
+    secret_file(tmp_path, "grafana.token", "0123456789abcdef\n")
     config = load_config(write(tmp_path, text), environ={})
     (webhook,) = config.webhooks
     assert (webhook.name, webhook.url) == ("ops", "https://alerts.example.org/watchdogd")
@@ -323,6 +324,18 @@ def test_systemds_credentials_come_before_the_files_folder(tmp_path: Path) -> No
     path = write(tmp_path, WEBHOOK)
     config = load_config(path, environ={"CREDENTIALS_DIRECTORY": str(credentials)})
     assert (config.webhooks[0].url, config.webhooks[0].secret) == (URL, "of systemd")
+
+
+def test_a_credential_of_a_folder_is_found_by_its_path_in_both_places(tmp_path: Path) -> None:
+    credentials = tmp_path / "run"  # as LoadCredential=credentials:/etc/watchdogd/credentials fills it
+    credentials.mkdir()
+    secret_file(credentials, "credentials_hook.url", URL, mode=0o400)
+    path = write(tmp_path, "webhooks: [{name: ops, url_file: credentials/hook.url}]\n")
+    assert load_config(path, environ={"CREDENTIALS_DIRECTORY": str(credentials)}).webhooks[0].url == URL
+    (tmp_path / "credentials").mkdir()
+    secret_file(tmp_path / "credentials", "hook.url", f"{URL}&of=folder")
+    assert load_config(path, environ={"CREDENTIALS_DIRECTORY": str(credentials)}).webhooks[0].url == URL
+    assert load_config(path, environ={}).webhooks[0].url == f"{URL}&of=folder"
 
 
 def test_a_secret_that_every_user_can_read_is_a_warning(tmp_path: Path) -> None:

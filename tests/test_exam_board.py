@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.daemon import Daemon
-from tests.ollama.fixtures import free_port
+from tests.ollama.server import free_port
 from tests.store.test_standings import make_standing
 from watchdogd.cli.daemon import ask
 from watchdogd.cli.models_exam import keep

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from watchdogd.entities import Level
-from watchdogd.health import KINDS, HealthMonitor, Signs
+from watchdogd.health import KINDS, HealthMonitor, HealthState, KeptSpell, Signs
 from watchdogd.health_settings import HealthSettings
 
 if TYPE_CHECKING:
@@ -153,3 +154,73 @@ def test_silence_of_a_quiet_host_or_one_that_is_left_alone_is_not_told(events: i
     host = Host(silent_after_s=setting)
     host.look(events=1)
     assert [host.actions(events=events) for _ in range(500)] == [[]] * 500
+
+
+def restart(host: Host, down_s: float = 30) -> Host:
+    """The same host after a restart of watchdogd."""
+    later = Host()
+    later.ahead_ms = int((host.passed_s + down_s) * 1000) + host.ahead_ms
+    state = msgspec.json.decode(msgspec.json.encode(host.monitor.export()), type=HealthState)
+    later.monitor.restore(state, T0_MS + later.ahead_ms, later.passed_s)
+    return later
+
+
+UNKNOWN_AT_FIRST = {"audit_enabled": None, "audit_rules": None, "log_trouble": "", "triage_down": None}
+"""What a daemon knows that has just begun."""
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "ill", "first", "well"),
+    [
+        ("audit_disabled", {"audit_enabled": True}, {"audit_enabled": False}, {}, {"audit_enabled": True}),
+        ("audit_rules_gone", {"audit_rules": 40}, {"audit_rules": 0}, {}, {"audit_rules": 40}),
+        ("audit_unknown", {"audit_enabled": True}, {}, {}, {"audit_enabled": True}),
+        ("log_unreadable", {}, {"log_trouble": "gone"}, {"log_trouble": "gone"}, {"log_trouble": ""}),
+        ("kernel_loses", {"kernel_lost": 1}, {"kernel_lost": 9}, {}, {}),
+        ("silent", {"events": 100}, {"events": 500}, {}, {"events": 1}),
+        ("rules_broken", {}, {"broken_rules": True}, {"broken_rules": True}, {"broken_rules": False}),
+        ("triage_down", {}, {"triage_down": True}, {"triage_down": None}, {"triage_down": False}),
+    ],
+)
+def test_a_restart_repeats_nothing_and_forgets_no_end(
+    name: str, before: dict[str, object], ill: dict[str, object], first: dict[str, object], well: dict[str, object]
+) -> None:
+    host = Host()
+    host.look(**before)
+    looks = {"silent": 400, "triage_down": 362, "kernel_loses": 1}.get(name, 32)
+    told = [alert for _ in range(looks) for alert in host.look(**ill) if alert.action == name]
+    assert len(told) == 1
+    later = restart(host)
+    for _ in range(3):
+        assert later.actions(**{**UNKNOWN_AT_FIRST, **first}) == []
+        assert later.holding() == [name]
+    if name == "kernel_loses":
+        later.passed_s += 300
+    (over,) = later.look(**well)
+    assert (over.action, over.first_seen_ms) == (f"{name}_over", told[0].first_seen_ms)
+    assert later.holding() == []
+    assert restart(later).look(**well) == []
+
+
+def test_what_goes_on_over_a_restart_is_repeated_when_it_would_have_been() -> None:
+    host = Host()
+    (first,) = host.look(audit_enabled=False)
+    later = restart(host, down_s=14_400 - 25)
+    assert later.look(audit_enabled=False) == []
+    later.passed_s += 10
+    (again,) = later.look(audit_enabled=False)
+    assert again.action == "audit_disabled"
+    assert again.id != first.id
+
+
+def test_rules_that_went_while_watchdogd_was_down_are_told() -> None:
+    host = Host()
+    host.look(audit_rules=40)
+    assert restart(host).actions(audit_rules=12) == ["audit_rules_fewer"]
+    assert restart(host).actions(audit_rules=0) == ["audit_rules_gone"]
+
+
+def test_a_condition_that_this_version_does_not_know_is_forgotten() -> None:
+    host = Host()
+    host.monitor.restore(HealthState({"gone_by": KeptSpell(1, 2, 3, "x")}), T0_MS, 0.0)
+    assert host.holding() == []

@@ -14,13 +14,14 @@ from watchdogd.config import AuditLogSettings, Config, SourcesSettings
 from watchdogd.health_desk import HealthDesk
 from watchdogd.match.library import RuleSet
 from watchdogd.reports import SourceReport
+from watchdogd.store.batch import Batch
 from watchdogd.telemetry import Counters
+from watchdogd.write.emergency import Emergency
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from watchdogd.entities import Alert
 
 STATUS = "enabled {}\nfailure 1\npid 1\nrate_limit 0\nbacklog_limit 8192\nlost 0\nbacklog 0\n"
 
@@ -46,8 +47,8 @@ class Host:
             self.bench.counters,
             clock,
         )
-        self.unstored: list[Alert] = []
-        self.bench.pipeline.tell_unstored = lambda alert, _: self.unstored.append(alert)
+        self.emergency = Emergency(lambda _: None, self.bench.counters)
+        self.bench.pipeline.emergency = self.emergency
 
     def write_status(self, enabled: int, rules: int | None = None) -> None:
         self.status.write_text(STATUS.format(enabled) + (f"rules {rules}\n" if rules is not None else ""))
@@ -111,8 +112,46 @@ async def test_alerts_about_itself_wait_for_the_database_and_go_past_it(host: Ho
     host.bench.counters.set_gauge("rules_last_load_failed", 1)
     host.bench.store.refusals = 2
     assert await host.look() == []
-    assert [alert.action for alert in host.unstored] == ["rules_broken"]
+    waiting = {name: [item.alert.action for item in lane] for name, lane in host.emergency._lanes.items()}
+    assert waiting == {"journald": ["rules_broken"]}  # medium: the pager hears from high up
     assert await host.look() == []
     assert await host.look() == ["rules_broken"]
     assert host.bench.counters.get("service_alerts_total") == 1
     assert host.clock.now_ms() >= TIME_MS
+
+
+async def test_a_restart_repeats_nothing_and_tells_the_end(tmp_path: Path) -> None:
+    clock, counters = SkippingClock(), Counters()
+    store = await Refusing.open(tmp_path / "watchdogd.db", counters, clock)
+    assert isinstance(store, Refusing)
+    host = Host(tmp_path, store, clock)
+    host.write_status(1, 40)
+    assert await host.look() == []
+    host.write_status(0, 40)
+    host.log.unlink()
+    assert await host.look() == ["audit_disabled"]
+    assert await host.look(61) == ["log_unreadable"]
+    store.refusals = 1
+    host.write_status(0, 30)
+    assert await host.look() == []  # refused, and with it what is known of it
+    await store.close()  # as a kill leaves it: nothing is written at an end
+    store = await Refusing.open(tmp_path / "watchdogd.db", counters, clock)
+    assert isinstance(store, Refusing)
+    host = Host(tmp_path, store, clock)
+    host.log.unlink()
+    assert await host.look(61) == []
+    assert host.bench.counters.gauges()["health_conditions"] == 2
+    host.write_status(0, 30)
+    assert await host.look() == ["audit_rules_fewer"]
+    host.write_status(1, 30)
+    host.log.touch()
+    assert sorted(await host.look()) == ["audit_disabled_over", "log_unreadable_over"]
+    await store.close()
+
+
+async def test_a_state_that_cannot_be_read_is_said_and_replaced(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    await host.bench.store.commit(Batch(health=b"{"))
+    host.write_status(0)
+    assert await host.look() == ["audit_disabled"]
+    assert "cannot be read from the database" in caplog.text
+    assert b"audit_disabled" in (await host.bench.store.load_health() or b"")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,7 @@ from watchdogd.enrich.identity import Identity
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.process import ProcessTree
 from watchdogd.entities import Alert, Event, EventId, Level, Position, Record, View
+from watchdogd.errors import RuleError
 from watchdogd.judge import REPEAT_MS, Judge
 from watchdogd.match.engine import Engine
 from watchdogd.match.library import RuleSet, load_rules
@@ -195,8 +198,23 @@ def test_rules_are_swapped_between_events(rules: RuleSet, tmp_path: Path) -> Non
     judge = build_judge(rules)
     assert len(judge.feed(make_records(make_exec_lines(1, TIME_MS)), TIME_MS).alerts) <= 1
     judge.drain(TIME_MS)
-    judge.replace_engine(Engine(load_rules([tmp_path])))
+    judge.replace_engine(lambda: Engine(load_rules([tmp_path])), pytest.fail)
     assert judge_all(judge, make_records(make_exec_lines(2, TIME_MS))) == []
+
+
+def test_rules_that_cannot_be_compiled_leave_the_former_in_force(rules: RuleSet) -> None:
+    judge = build_judge(rules)
+    known = weakref.ref(judge._engine)
+
+    def build() -> Engine:
+        gc.collect()
+        assert known() is None, "two sets in memory at once"
+        raise RuleError(())
+
+    with pytest.raises(RuleError):
+        judge.replace_engine(build, lambda: Engine(rules))
+    (alert,) = judge_all(judge, make_records(make_exec_lines(2, TIME_MS)))
+    assert alert.rule.id == RULE_ID
 
 
 def make_metric(time_ms: int, value: float, name: str = "memory.used_percent") -> Event:

@@ -119,9 +119,9 @@ async def live(path: Path, rules: RuleSet, chance: random.Random, *, until: str 
         await check(desk)
         async with asyncio.TaskGroup() as group:
             judge = group.create_task(bench.pipeline.run_judge())
-            follows = [group.create_task(bench.pipeline.follow(one, lambda _: Lines([]))) for one in sources]
+            follows = [group.create_task(bench.pipeline.intake.follow(one, lambda _: Lines([]))) for one in sources]
             loops = [group.create_task(loop) for loop in bench.loops(1 if bench.script else 0)]
-            sampling = group.create_task(bench.pipeline.sample(Samples(chance), 0.01))
+            sampling = group.create_task(bench.pipeline.intake.sample(Samples(chance), 0.01))
             for _ in range(chance.randint(1, 4)):
                 await asyncio.sleep(0.02)
                 await check(desk)
@@ -136,10 +136,10 @@ async def live(path: Path, rules: RuleSet, chance: random.Random, *, until: str 
             if chance.random() < 0.8:  # else it ends with lines in hand
                 await poll(lambda: is_quiet(bench))
             sampling.cancel()
-            bench.pipeline.begin_stop()
+            bench.pipeline.intake.begin_stop()
             for follow in follows:
                 await follow
-            await bench.pipeline.end_reading()
+            await bench.pipeline.intake.end_reading()
             await judge
             report = await check(desk)
             for task in loops:

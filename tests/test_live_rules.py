@@ -17,28 +17,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.daemon import RULE, Daemon, make_exec_lines, wait_until
-from tests.host.receiver import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.host.receiver import Receiver
 
 pytestmark = pytest.mark.slow
 
 BROKEN = "title: Broken\ndetection: [\n"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
-    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
-        daemon.log.touch()
-        yield daemon
 
 
 def make_rule(number: int, exe: str) -> str:
@@ -193,6 +180,22 @@ def test_saving_settings_is_a_reload_too(daemon: Daemon) -> None:
     wait_until(lambda: "unknown key 'nonsense'" in daemon.said, daemon)
     assert status(daemon)["last_load"]["accepted"] is False
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [("health:\n  enabled: false\n", "health"), ("api:\n  requests_per_minute: 7\n", "api")],
+)
+def test_settings_that_wait_for_a_restart_say_so(daemon: Daemon, setting: str, name: str) -> None:
+    with daemon:
+        daemon.start()
+        before = count_reloads(daemon)
+        assert f"\n{name}:" not in daemon.config.read_text()
+        with daemon.config.open("a") as file:
+            file.write(setting)
+        wait_reload(daemon, before)
+        assert f"changes of {name} need a restart" in daemon.said
+        assert daemon.stop() == 0
 
 
 def test_a_broken_file_changes_nothing_and_is_told_everywhere(daemon: Daemon, receiver: Receiver) -> None:

@@ -158,3 +158,30 @@ def test_the_cost_of_masking_is_linear(text: str) -> None:
     started = time.process_time()
     mask_secrets(text * (1_000_000 // len(text)))
     assert time.process_time() - started < 30  # a quadratic pattern takes hours; linear: under a second
+
+
+_PARTS = (
+    *(
+        "password",
+        "PWD=",
+        " --token ",
+        "-u a:b",
+        "://",
+        "a@",
+        "Bearer ",
+        "cookie: ",
+        "AKIA",
+        "ghp_",
+        "xoxb-",
+        "eyJ",
+        ".",
+    ),
+    *("/p:", "pass:", "x" * 20, "0123456789", " ", "=", ":", '"', "\n", "mysql ", "-p", "hooks.slack.com/services/"),
+    *("-----BEGIN PRIVATE KEY-----", "private_key", "/api/webhooks/1", "npm_", "SG.", ":AA", "sk-"),
+)
+
+
+@given(st.lists(st.sampled_from(_PARTS), max_size=12).map("".join))
+def test_no_shape_is_left_out_for_want_of_its_mark(text: str) -> None:
+    """Beyond ASCII every shape is looked for, whatever the text holds."""
+    assert mask_secrets(f"\u00e9\n{text}") == f"\u00e9\n{mask_secrets(text)}"

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tests.daemon import RULE, make_exec_lines
 from tests.test_judge import TIME_MS, build_judge, make_records, name_alert
+from tests.write.test_emergency import Notebook
 from watchdogd import pipeline as module
 from watchdogd.background import NO_BACKGROUND, Background
 from watchdogd.config import TriageSettings
@@ -23,10 +24,12 @@ from watchdogd.pipeline import Pipeline
 from watchdogd.routes import Routes
 from watchdogd.store.database import Batch, InstanceHeartbeat, Store, Written
 from watchdogd.store.ledger import OffsetLedger
+from watchdogd.store.norms import load_norms
 from watchdogd.store.outbox import Outbox
 from watchdogd.store.verdicts import Verdicts
 from watchdogd.telemetry import Counters
 from watchdogd.triage_desk import TriageDesk
+from watchdogd.write.emergency import Emergency
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -88,13 +91,18 @@ class Lines:
     def stop(self) -> None:
         self._stopped.set()
 
+    def probe(self) -> None:
+        """Who waits for an answer waits for ever."""
+
 
 class Refusing(Store):
     """A database that refuses so many commits first."""
 
     refusals = 0
+    commits = 0
 
     async def commit(self, batch: Batch) -> Mapping[str, Written]:
+        self.commits += 1
         if self.refusals > 0 and (batch.alerts or batch.checkpoint):
             self.refusals -= 1
             raise StoreError("the disk is full")
@@ -174,15 +182,15 @@ class Bench:
         waiting = list(sources[1:])
         async with asyncio.TaskGroup() as group:
             judge = group.create_task(self.pipeline.run_judge())
-            follower = group.create_task(self.pipeline.follow(sources[0], lambda _: waiting.pop(0)))
+            follower = group.create_task(self.pipeline.intake.follow(sources[0], lambda _: waiting.pop(0)))
             asking = [group.create_task(loop) for loop in self.loops(workers if self.script else 0)]
             await asyncio.to_thread(sources[-1].emitted.wait, 10)
             await wait_alerts(self, alerts)
             if until is not None:
                 await asyncio.wait_for(until.wait(), 10)
-            self.pipeline.begin_stop()
+            self.pipeline.intake.begin_stop()
             await follower
-            await self.pipeline.end_reading()
+            await self.pipeline.intake.end_reading()
             await judge
             for task in asking:
                 task.cancel()
@@ -322,12 +330,26 @@ async def test_source_that_fails_is_opened_again(tmp_path: Path, rules: dict[str
         assert bench.counters.get("collect_source_errors_total") == 1
 
 
+async def test_an_idle_host_costs_a_commit_in_ten_seconds(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
+    async with open_bench(tmp_path, rules["high"]) as bench, run([bench.pipeline.run_judge()]):
+        await bench.pipeline.intake.pulse()
+        committed = bench.store.commits
+        await asyncio.sleep(20 * module.COMMIT_EVERY_S)
+        assert bench.store.commits == committed
+        bench.clock.skip(module.IDLE_COMMIT_EVERY_S)
+
+        async def has_committed() -> bool:
+            return bench.store.commits > committed
+
+        await poll(has_committed)
+
+
 async def test_pulse_comes_back_from_judge_and_store(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
     async with open_bench(tmp_path, rules["high"]) as bench:
         passed = asyncio.Event()
 
         async def beat() -> None:
-            await bench.pipeline.pulse()
+            await bench.pipeline.intake.pulse()
             passed.set()
 
         async with asyncio.TaskGroup() as group:
@@ -346,6 +368,29 @@ async def test_refused_commit_is_tried_again_and_nothing_is_lost(tmp_path: Path,
         await bench.read(Lines(make_log(1, 2, 3)), alerts=3)
         assert bench.counters.get("store_retries_total") == bench.alive == 4
         assert len(await bench.take()) == 6
+
+
+async def test_what_is_usual_of_metrics_waits_for_the_database_and_is_stored_whole_at_the_stop(
+    tmp_path: Path, rules: dict[str, RuleSet]
+) -> None:
+    due = [{"load.1m": b"old", "cpu.percent": b"1"}, {"load.1m": b"new"}]
+    wholes: list[bool] = []
+
+    def take(*, everything: bool) -> dict[str, bytes]:
+        wholes.append(everything)
+        return {"swap.used_percent": b"2"} if everything else due.pop(0) if due else {}
+
+    async with open_bench(tmp_path, rules["high"]) as bench:
+        bench.store.refusals = 4
+        bench.pipeline.take_norms = take
+        await bench.read(Lines(make_log(1, 2, 3)), alerts=3)
+        assert await load_norms(bench.store) == {
+            "load.1m": b"new",
+            "cpu.percent": b"1",
+            "swap.used_percent": b"2",
+        }
+    assert wholes[-1]
+    assert not wholes[0]
 
 
 async def test_reading_goes_on_while_the_database_refuses(tmp_path: Path, rules: dict[str, RuleSet]) -> None:
@@ -402,23 +447,31 @@ async def test_the_worst_are_told_past_a_database_that_refuses_for_long(
     tmp_path: Path, rules: dict[str, RuleSet], level: str, told: int
 ) -> None:
     async with open_bench(tmp_path, rules[level]) as bench:
-        heard: list[tuple[Alert, tuple[str, ...]]] = []
-        bench.pipeline.tell_unstored = lambda alert, sinks: heard.append((alert, sinks))
+        sinks = {name: Notebook(name) for name in ("journald", "pager")}
+        bench.pipeline.emergency = emergency = Emergency(sinks.get, bench.counters)
         bench.store.refusals = 1_000_000
+
+        async def is_told() -> bool:
+            return all(len(sink.got) == told for sink in sinks.values())
 
         async def mend() -> None:
             await wait_counter(bench, "judge_alerts_total", 2)
             await wait_counter(bench, "store_retries_total", 2)
-            assert heard == []
+            assert bench.counters.get("write_emergency_total") == 0
             bench.clock.skip(module.EMERGENCY_AFTER_S)
             await wait_counter(bench, "store_retries_total", bench.counters.get("store_retries_total") + 2)
+            await poll(is_told)
             bench.store.refusals = 0
 
-        async with asyncio.TaskGroup() as group:
+        async with run([emergency.run()]), asyncio.TaskGroup() as group:
             group.create_task(mend())
             group.create_task(bench.read(Lines(make_log(1, 2)), alerts=2))
-        assert len({alert.id for alert, _ in heard}) == told
-        assert {sinks for _, sinks in heard} <= {("journald", "pager")}
+        assert await is_told()
+        taken = await bench.take()
+        assert len(taken) == (0 if told else 2), "what a sink has taken is not sent to it again"
+        rows = "SELECT state, attempts FROM deliveries"
+        found = await bench.store.read(lambda connection: connection.execute(rows).fetchall())
+        assert set(found) == {("delivered", 1)}
 
 
 async def test_stop_while_the_database_refuses_leaves_everything_to_be_read_again(
@@ -453,15 +506,15 @@ async def test_once_refused_while_stopping_the_rest_is_left_to_the_next_start(
     records = make_log(1, 2)
     async with open_bench(tmp_path, rules["high"]) as bench:
         await bench.store.commit(Batch(checkpoint=START))
-        bench.pipeline.begin_stop()
+        bench.pipeline.intake.begin_stop()
         bench.store.refusals = 1
         async with asyncio.TaskGroup() as group:
             judge = group.create_task(bench.pipeline.run_judge())
-            await bench.pipeline._queue.put(records[:5])
+            await bench.pipeline.intake._queue.put(records[:5])
             await wait_counter(bench, "judge_alerts_total")
             await wait_counter(bench, "store_retries_total")
-            await bench.pipeline._queue.put(records[5:])
-            await bench.pipeline.end_reading()
+            await bench.pipeline.intake._queue.put(records[5:])
+            await bench.pipeline.intake.end_reading()
             await judge
         assert [alert.id for alert in await bench.store.latest_alerts(10)] == [name_alert(1, TIME_MS + 1)]
         point = await bench.store.load_checkpoint("audit_log")

@@ -33,24 +33,9 @@ from watchdogd.telemetry import Counters
 from watchdogd.triage.prompt import TEMPLATE_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from watchdogd.ledger import LedgerReport
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
-    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
-        daemon.log.touch()
-        yield daemon
 
 
 def wait_alerts(receiver: Receiver, count: int, timeout_s: float = 30) -> list[dict[str, Any]]:

@@ -21,8 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from watchdogd import collect
-from watchdogd.decode import interpret
+from watchdogd.decode import interpret, log_words
 from watchdogd.decode.tables import load_tables
+from watchdogd.match.logsources import SERVICES
 from watchdogd.match.syntax import CATEGORIES
 from watchdogd.samples import read_audit
 from watchdogd.telemetry import Counters
@@ -33,6 +34,9 @@ CONTEXT = (
     "CurrentDirectory", "AncestorImages", "Context", "ImagePackaged", "ParentImage", "ParentCommandLine", "ParentUser",
 )  # fmt: skip
 FILE = ("TargetFilename", "SourceFilename")
+STATE = (
+    "Type", "Mode", "Owner", "Group", "Size", "ModifiedTime", "Hashes", "LinkTarget", "Capabilities", "Xattrs",
+)  # fmt: skip
 DECLARED = {
     "file_event": FILE,
     "file_rename": FILE,
@@ -47,11 +51,33 @@ DECLARED = {
     "audit_record": ("RecordType", "Operation", "Outcome"),
     "syscall": ("Syscall", "ExitCode", "Outcome", "TargetFilename", "SocketPath"),
     "host_metrics": (
-        "metric", "value", "unit", "baseline", "zscore", "mount", "Image", "CommandLine", "User", "ProcessId",
-        "ProcessName", "ParentImage", "ProcessCpuPercent", "ProcessMemoryBytes",
+        "metric", "value", "unit", "baseline", "baseline_hour", "zscore", "zscore_5m", "anomaly", "since", "minutes",
+        "mount", "core", "device", "interface", "rank", "sensor",
+        "gpu", "Image", "CommandLine", "User", "ProcessId", "ProcessName", "ParentProcessId", "ParentImage",
+        "ParentCommandLine", "ParentUser", "AncestorImages", "ProcessCpuPercent", "ProcessMemoryBytes",
+        "ProcessIoBytesPerSecond", "ProcessCount", "ProcessFiles", "Unit", "DestinationIp", "DestinationPort",
+        "Protocol", "Context", "CurrentDirectory", "ImagePackaged", "LogonId", "TerminalSessionId",
+    ),
+    "file_integrity": (
+        "TargetFilename", "Action", "Changed", "Gained", "Package", "PackageCount", "PackageIntact", "FileCount",
+        "Reverted",        "OtherImages", *STATE, *(f"Previous{name}" for name in STATE),
     ),
 }  # fmt: skip
 """Of views what no log may happen to hold."""
+
+DECLARED_RECORDS = {
+    "CONFIG_CHANGE": (
+        "audit_backlog_limit", "audit_backlog_wait_time", "audit_enabled", "audit_failure", "audit_pid",
+        "audit_rate_limit", "lost", "old",
+    ),
+}  # fmt: skip
+"""Of records likewise: what the kernel's audit.c writes when auditing is set."""
+
+ENTRY = (
+    "Message", "Identifier", "Unit", "Image", "CommandLine", "ProcessId", "SenderUid", "Priority", "Facility",
+    "Transport", "Operation", "Outcome",
+)  # fmt: skip
+"""What decode/journal.py gives of every entry."""
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 ARGUMENT = re.compile(r"a[0-9]+(_len|\[[0-9]+\])?")
@@ -85,13 +111,17 @@ def build_table(paths: list[Path]) -> dict[str, Any]:
         views[category].update(DECLARED.get(category, ()))
         if category != "host_metrics":
             views[category].update((*ACTOR, *CONTEXT))
+    for kind, names in DECLARED_RECORDS.items():
+        records[kind].update(names)
+    for service in SERVICES:
+        views[service].update(ENTRY, log_words.FIELDS)
     known = (interpret._IDS, interpret._SESSIONS, interpret._STRINGS, interpret._CAPABILITY_MASKS, interpret._SIMPLE)  # noqa: SLF001
     others = {name for names in known for name in names if is_name(name)}
     tables = load_tables()
     syscalls = {name for names in tables.syscalls.values() for name in names.values()}
-    source = (Path(collect.__file__).parent / "host_metrics.py").read_text(encoding="utf-8")
+    source = (Path(collect.__file__).parent / "host_figures.py").read_text(encoding="utf-8")
     return {
-        "views": {category: sorted(views[category]) for category in CATEGORIES},
+        "views": {category: sorted(views[category]) for category in (*CATEGORIES, *SERVICES)},
         "records": {kind: sorted(records[kind]) for kind in sorted(records)},
         "types": sorted(tables.types.values()),
         "syscalls": sorted(syscalls),

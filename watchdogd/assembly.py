@@ -1,9 +1,8 @@
-"""The parts of the daemon, built from its settings: pipeline, triager, sinks, and the sources that feed it."""
+"""The parts of the daemon, built from its settings: pipeline, triager and sinks."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -12,25 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from watchdogd.collect.audit_log import AuditLogTail
+from watchdogd.collect.audit_log import SOURCE as AUDIT_SOURCE
 from watchdogd.collect.audit_netlink import SOURCE as NETLINK_SOURCE
-from watchdogd.collect.audit_netlink import AuditNetlink
 from watchdogd.decode.decoder import Decoder
+from watchdogd.decode.journal import JournalDecoder
 from watchdogd.decode.repeats import Repeats
-from watchdogd.decode.tables import name_type
 from watchdogd.delivery_desk import DeliveryDesk
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.context import Contexts
+from watchdogd.enrich.deeds import RecentDeeds, name_inode
 from watchdogd.enrich.enricher import Enricher
-from watchdogd.enrich.hosts import choose_node
 from watchdogd.enrich.identity import Identity, look_up_host_user
+from watchdogd.enrich.norms import Norms
 from watchdogd.enrich.own import Instance, OwnProcesses
 from watchdogd.enrich.ownership import PackageOwners
 from watchdogd.enrich.package import PackageFiles
 from watchdogd.enrich.process import ProcessTree
 from watchdogd.enrich.procfs import ProcReader
 from watchdogd.entities import Level
-from watchdogd.errors import SourceError
 from watchdogd.exam_board import ExamBoard
 from watchdogd.gathering import Gatherer
 from watchdogd.grouping_settings import plan_grouping
@@ -38,39 +36,40 @@ from watchdogd.judge import Judge
 from watchdogd.notify import notify
 from watchdogd.opinions import Opinions
 from watchdogd.pipeline import Pipeline
-from watchdogd.reports import SourceReport
 from watchdogd.routes import Routes, Wish
-from watchdogd.store.database import Batch, InstanceHeartbeat
+from watchdogd.store.database import InstanceHeartbeat
 from watchdogd.store.ledger import OffsetLedger
+from watchdogd.store.norms import load_norms
 from watchdogd.store.outbox_table import OutboxTable
 from watchdogd.store.verdicts import Verdicts
-from watchdogd.telemetry import Counters
 from watchdogd.triage.cases import choose_cases
 from watchdogd.triage.features import fingerprint, tokens_of
 from watchdogd.triage.ollama import OllamaClient
 from watchdogd.triage.scorer import Scorer
 from watchdogd.triage.triager import Triager
 from watchdogd.triage_desk import TriageDesk
+from watchdogd.write.apprise_sink import AppriseSink
 from watchdogd.write.deliver import Deliverer
 from watchdogd.write.journald import JournaldSink
 from watchdogd.write.lanes import Terms
+from watchdogd.write.masked import Masker
 from watchdogd.write.webhook import WebhookSink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Sequence
 
     from watchdogd.background import Standing
     from watchdogd.config import Config
-    from watchdogd.entities import Alert, Checkpoint
+    from watchdogd.entities import Alert
+    from watchdogd.integrity_desk import IntegrityDesk
     from watchdogd.match.engine import Engine
-    from watchdogd.ports import AlertScorer, Clock, LineSource, Sink, Standings
+    from watchdogd.ports import AlertScorer, Clock, Sink, Standings
     from watchdogd.store.database import Store
     from watchdogd.store.outbox import Outbox
+    from watchdogd.telemetry import Counters
 
 log = logging.getLogger("watchdogd.service")
 
-AUDIT_SOURCE = "audit_log"
-NETLINK_RETRY_LAST_S = 300.0
 BASELINE_LIMIT = 8_192
 
 
@@ -82,6 +81,7 @@ async def build_pipeline(
     counters: Counters,
     clock: Clock,
     contexts: Contexts | None = None,
+    tree: ProcessTree | None = None,
 ) -> tuple[Pipeline, OffsetLedger]:
     """The rooms from decode to store, with what the database remembers. Raises StoreError where it cannot be read."""
     proc = ProcReader()
@@ -91,17 +91,20 @@ async def build_pipeline(
     instances = [Instance(run.pid, run.start_ms, run.last_ms) for run in known]
     instances.append(Instance(os.getpid(), start_ms, None))
     baseline = Baseline(await store.load_baseline(BASELINE_LIMIT), limit=BASELINE_LIMIT)
+    norms = Norms(await load_norms(store), counters=counters)
     enricher = Enricher(
-        ProcessTree(proc, counters=counters),
+        ProcessTree(proc, counters=counters) if tree is None else tree,
         Identity(clock, look_up_host_user),
         baseline,
         OwnProcesses(instances),
         host=socket.gethostname(),
         counters=counters,
         contexts=contexts,
+        norms=norms,
     )
     engine.correlator.restore(await store.load_correlations(), clock.now_ms())
     repeats = Repeats()
+    entries = JournalDecoder(counters, is_own_pid=lambda pid: pid == os.getpid())
     judge = Judge(
         Decoder(counters, live=True, repeats=repeats, source=AUDIT_SOURCE),
         enricher,
@@ -110,7 +113,10 @@ async def build_pipeline(
         counters,
         host=socket.gethostname(),
         late_after_ms=int(config.late_after_s * 1000),
-        beside={NETLINK_SOURCE: Decoder(counters, live=True, repeats=repeats, source=NETLINK_SOURCE, from_kernel=True)},
+        beside={
+            NETLINK_SOURCE: Decoder(counters, live=True, repeats=repeats, source=NETLINK_SOURCE, from_kernel=True),
+            **dict.fromkeys(("journal", "auth_log"), entries),
+        },
     )
     ledger = OffsetLedger(AUDIT_SOURCE, config.sources.audit_log.path, await store.load_checkpoint(AUDIT_SOURCE))
     pipeline = Pipeline(
@@ -124,8 +130,48 @@ async def build_pipeline(
         clock,
         lambda: notify("WATCHDOG=1", "STATUS=the database refuses commits; reading waits"),
     )
+    pipeline.take_norms = norms.take_changes
     pipeline.grouping = plan_grouping(config.grouping, config.inhibit_rules)
     return pipeline, ledger
+
+
+def build_integrity(
+    config: Config, folders: Sequence[Path], pipeline: Pipeline, store: Store, counters: Counters, clock: Clock
+) -> IntegrityDesk | None:
+    """What watches files, None where the configuration turns that off; `folders` are those of the rules."""
+    settings = config.sources.file_integrity
+    if not settings.enabled:
+        return None
+    from watchdogd.collect.package_changes import PackageChanges  # noqa: PLC0415 - memory only where it is used
+    from watchdogd.file_changes import FileChanges, Terms  # noqa: PLC0415 - as above
+    from watchdogd.integrity_desk import IntegrityDesk  # noqa: PLC0415 - as above
+
+    own = [Path(__file__).resolve().parent, *folders, *([Path(config.path)] if config.path else [])]
+    deeds = RecentDeeds(lambda path: desk.covers(path))  # noqa: PLW0108 - which is made below
+    changes = FileChanges(
+        Terms(settings.who_wait_s, settings.package_wait_s),
+        PackageChanges(),
+        deeds.find,
+        Identity(clock, look_up_host_user).name,
+        name_inode,
+        counters,
+        clock,
+    )
+    desk = IntegrityDesk(
+        settings,
+        [str(path) for path in own if "\0" not in str(path)],
+        Path(config.store.path),
+        store,
+        changes,
+        pipeline.intake.take_events,
+        counters,
+        clock,
+    )
+    desk.tell_selected = deeds.forget_answers
+    pipeline.judge.note_deeds = deeds.note
+    pipeline.judge.tell_judged = changes.settle
+    pipeline.list_files, pipeline.forget_files = changes.list_ready, changes.forget
+    return desk
 
 
 def watch_packages(config: Config, counters: Counters, clock: Clock) -> tuple[Contexts, PackageFiles]:
@@ -186,22 +232,32 @@ def build_triager(
 
 def build_sinks(config: Config, clock: Clock) -> dict[str, Sink]:
     """Every configured sink by name."""
-    sinks: dict[str, Sink] = {hook.name: WebhookSink(hook, clock) for hook in config.webhooks}
+    masker = Masker()
+    sinks: dict[str, Sink] = {
+        hook.name: AppriseSink(hook, masker) if hook.format == "apprise" else WebhookSink(hook, clock, masker=masker)
+        for hook in config.webhooks
+    }
     if config.journald.enabled:
-        sinks["journald"] = JournaldSink(mask=config.journald.mask)
+        sinks["journald"] = JournaldSink(mask=config.journald.mask, masker=masker)
     return sinks
 
 
 def choose_routes(config: Config) -> Routes:
     """Which sink hears of which levels."""
     journald = (("journald", Level.INFORMATIONAL),) if config.journald.enabled else ()
-    wishes = tuple((hook.name, Wish(hook.match.levels, hook.match.rules, hook.match.tags)) for hook in config.webhooks)
+    wishes = tuple(
+        (hook.name, Wish(hook.match.levels, hook.match.rules, hook.match.tags, hook.match.verdicts))
+        for hook in config.webhooks
+    )
     return Routes(journald + tuple((hook.name, hook.min_level) for hook in config.webhooks), wishes)
 
 
 def choose_terms(config: Config) -> dict[str, Terms]:
     """How each sink is dealt with: the journal is tried for ever, a webhook as configured."""
-    hooks = {hook.name: Terms(give_up_s=hook.give_up_s, at_once=hook.max_in_flight) for hook in config.webhooks}
+    hooks = {
+        hook.name: Terms(hook.give_up_s, 1 if hook.format == "apprise" else hook.max_in_flight)  # each is a process
+        for hook in config.webhooks
+    }
     return {"journald": Terms(give_up_s=math.inf), **hooks}
 
 
@@ -221,100 +277,3 @@ def build_deliveries(
 
 def _choose_sinks(desk: TriageDesk, alert: Alert) -> tuple[str, ...]:
     return desk.routes.choose(alert.level)
-
-
-class AuditSources:
-    """The two ways in which audit records come, opened in an order that leaves no gap between them."""
-
-    def __init__(self, config: Config, counters: Counters, clock: Clock, *, from_start: bool) -> None:
-        self._settings = config.sources
-        self._counters = counters
-        self._clock = clock
-        self._from_start = from_start
-        self._node: str | None = None
-        self._readers: dict[str, LineSource | None] = {AUDIT_SOURCE: None, NETLINK_SOURCE: None}
-
-    def report(self, is_running: Callable[[LineSource], bool]) -> Iterator[SourceReport]:
-        """Each source that is switched on, and whether it is read now."""
-        reads = {AUDIT_SOURCE: self._settings.audit_log.path, NETLINK_SOURCE: "the kernel's audit socket"}
-        wanted = {AUDIT_SOURCE: self._settings.audit_log.enabled, NETLINK_SOURCE: self._settings.audit_netlink.enabled}
-        for name, reader in self._readers.items():
-            if wanted[name]:
-                yield SourceReport(name, reads[name], reader is not None and is_running(reader))
-
-    async def open(
-        self, pipeline: Pipeline, ledger: OffsetLedger, commit: Callable[[Batch], Awaitable[object]]
-    ) -> list[Coroutine[None, None, None]]:
-        """What follows each source that is switched on, to be run as tasks. Raises what `commit` does."""
-        netlink = self._open_netlink()  # before the log: what comes between the two is in both
-        follows = [await self._open_log(pipeline, ledger, commit), self._follow_netlink(netlink, pipeline)]
-        return [follow for follow in follows if follow is not None]
-
-    async def _open_log(
-        self, pipeline: Pipeline, ledger: OffsetLedger, commit: Callable[[Batch], Awaitable[object]]
-    ) -> Coroutine[None, None, None] | None:
-        """Find where reading begins, commit that, warm the process tree; what follows the log from there.
-
-        A log that is missing now is read from its first line once it is there: all of it is new then.
-        """
-        if not self._settings.audit_log.enabled:
-            return None
-        path = Path(self._settings.audit_log.path)
-        from_start = self._from_start or is_missing(path)
-
-        def reopen(checkpoint: Checkpoint | None) -> AuditLogTail:
-            tail = AuditLogTail(path, checkpoint=checkpoint, from_start=from_start, counters=self._counters)
-            self._readers[AUDIT_SOURCE] = tail
-            return tail
-
-        tail = reopen(ledger.checkpoint())
-        try:
-            point = await asyncio.to_thread(tail.resume_point)
-            self._node = choose_node(await asyncio.to_thread(warm, pipeline.judge, tail), socket.gethostname())
-        except SourceError as error:
-            log.error("%s", error)
-            tail.close()
-            return pipeline.follow(None, reopen)
-        ledger.begin(point)
-        await commit(Batch(checkpoint=point))
-        return pipeline.follow(tail, reopen)
-
-    def _open_netlink(self) -> AuditNetlink | None:
-        """Join the kernel's audit group now, if that is wanted and possible; `run` tries again and says why not."""
-        if not self._settings.audit_netlink.enabled:
-            return None
-        source = AuditNetlink(name_type, self._counters, self._clock)
-        with contextlib.suppress(SourceError):
-            source.open()
-        return source
-
-    def _follow_netlink(self, source: AuditNetlink | None, pipeline: Pipeline) -> Coroutine[None, None, None] | None:
-        if source is None:
-            return None
-        source.use_node(self._node)
-        self._readers[NETLINK_SOURCE] = source
-
-        def reopen(_: Checkpoint | None) -> AuditNetlink:
-            again = AuditNetlink(name_type, self._counters, self._clock)
-            again.use_node(self._node)
-            self._readers[NETLINK_SOURCE] = again
-            return again
-
-        return pipeline.follow(source, reopen, retry_last_s=NETLINK_RETRY_LAST_S)
-
-
-def warm(judge: Judge, tail: AuditLogTail) -> set[str | None]:
-    """Rebuild the process tree from the lines before the resume point, which were judged in an earlier run.
-
-    Returns the nodes that recorded them.
-    """
-    decoder = Decoder(Counters(), live=False)
-    nodes: set[str | None] = set()
-    for records in tail.history():
-        nodes |= judge.warm(records, decoder)
-    return nodes
-
-
-def is_missing(path: Path) -> bool:
-    """Whether nothing of that name is there."""
-    return not path.exists()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,14 +12,17 @@ import msgspec
 from msgspec import Meta, field
 
 from watchdogd import conversion, secret_files
+from watchdogd.api_settings import ApiSettings, complain_socket_path, complete_api
 from watchdogd.context_checks import warn_contexts
 from watchdogd.entities import Level
 from watchdogd.errors import ConfigError, Place, Problem, ProblemsError
+from watchdogd.file_settings import FileIntegritySettings
 from watchdogd.grouping_settings import GroupingSettings, InhibitSettings
 from watchdogd.health_settings import HealthSettings
 from watchdogd.marks import MarkedDocument, load_documents, read_text
 from watchdogd.quantities import complain_keep, complain_max_size
 from watchdogd.resources import find_packaged_rules
+from watchdogd.routing_checks import warn_routes
 from watchdogd.setting_types import FilePath, RuleId, Settings, Text, Timeout, Url
 from watchdogd.webhook_settings import WebhookSettings, complete_webhooks
 
@@ -37,7 +39,6 @@ _ENVIRONMENT = {
     "OLLAMA_MODEL": "triage.model",
     "AI_ENABLED": "triage.enabled",
 }
-_SOCKET_PATH_BYTES = 107
 
 ContextName = Annotated[
     str,
@@ -45,6 +46,14 @@ ContextName = Annotated[
         max_length=64,
         pattern=r"^[a-z][a-z0-9_]*\Z",
         extra={"form": "small letters, digits and underscores, as rules write it after `Context:`"},
+    ),
+]
+UnitName = Annotated[
+    str,
+    Meta(
+        max_length=255,
+        pattern=r"^[A-Za-z0-9:_.@\\-]+\.(service|socket|timer|scope|mount|target)\Z",
+        extra={"form": "a unit's whole name, as `nginx.service`"},
     ),
 ]
 ProgramPattern = Annotated[
@@ -55,11 +64,6 @@ ProgramPattern = Annotated[
         extra={"form": "an absolute path of a program, without `..` and `//`; `*` and `?` are wildcards"},
     ),
 ]
-
-
-def complain_socket_path(value: str) -> str | None:
-    """Say that no socket can have this name (unix(7): 107 bytes), None where it can."""
-    return "must not be longer than 107 bytes" if len(os.fsencode(value)) > _SOCKET_PATH_BYTES else None
 
 
 class AuditLogSettings(Settings, frozen=True, kw_only=True):
@@ -83,12 +87,29 @@ class HostMetricsSettings(Settings, frozen=True, kw_only=True):
     interval_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0
 
 
+class JournalSettings(Settings, frozen=True, kw_only=True):
+    """Entries of the journal: logins, sudo, cron, the kernel, and units that are named."""
+
+    enabled: bool = True
+    units: tuple[UnitName, ...] = ()
+
+
+class AuthLogSettings(Settings, frozen=True, kw_only=True):
+    """A syslog file in place of the journal."""
+
+    enabled: bool = False
+    path: FilePath = "/var/log/auth.log"
+
+
 class SourcesSettings(Settings, frozen=True, kw_only=True):
     """Where events come from."""
 
     audit_log: AuditLogSettings = field(default_factory=AuditLogSettings)
     audit_netlink: AuditNetlinkSettings = field(default_factory=AuditNetlinkSettings)
+    journal: JournalSettings = field(default_factory=JournalSettings)
+    auth_log: AuthLogSettings = field(default_factory=AuthLogSettings)
     host_metrics: HostMetricsSettings = field(default_factory=HostMetricsSettings)
+    file_integrity: FileIntegritySettings = field(default_factory=FileIntegritySettings)
 
 
 class RulesSettings(Settings, frozen=True, kw_only=True):
@@ -202,6 +223,7 @@ class Config(Settings, frozen=True, kw_only=True):
     health: HealthSettings = field(default_factory=HealthSettings)
     contexts: dict[ContextName, tuple[ProgramPattern, ...]] = field(default_factory=dict)
     control: ControlSettings = field(default_factory=ControlSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
     log: LogSettings = field(default_factory=LogSettings)
     late_after_s: Annotated[float, Meta(gt=0)] = 3600.0
     path: Annotated[str | None, Meta(extra={"internal": True})] = None
@@ -261,10 +283,14 @@ def read_config(
     problems += warn_contexts(config.contexts, place_of)
     search = secret_files.Search(folder, environ.get("CREDENTIALS_DIRECTORY"))
     webhooks = tuple(complete_webhooks(config.webhooks, place_of, search, problems))
+    problems += warn_routes(webhooks, place_of, journald=config.journald.enabled, triage=config.triage.enabled)
+    api = complete_api(config.api, place_of, search, problems)
     problems.sort(key=lambda problem: (problem.place.path, problem.place.line or 0, problem.place.column or 0))
     source = str(path.absolute()) if path is not None else None
     rules = msgspec.structs.replace(config.rules, places=_place_rules(config.rules, document))
-    config = msgspec.structs.replace(config, rules=rules, webhooks=webhooks, warnings=tuple(problems), path=source)
+    config = msgspec.structs.replace(
+        config, rules=rules, webhooks=webhooks, api=api, warnings=tuple(problems), path=source
+    )
     return config, problems
 
 

@@ -6,7 +6,6 @@ Only root and the daemon's own account are answered (SO_PEERCRED, unix(7)).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ import msgspec
 
 from watchdogd.errors import WatchdogdError
 from watchdogd.reports import Refusal, Request
+from watchdogd.unix_sockets import UnixListener
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -31,6 +31,7 @@ REQUEST_S = 5.0
 ANSWER_S = 10.0
 """For a client to take its answer."""
 CONNECTIONS = 8
+BACKLOG = 100
 _PEER = struct.Struct("3i")
 
 
@@ -72,7 +73,7 @@ class ControlServer:
         self._counters = counters
         self._start = start
         self._answering: set[asyncio.Task[None]] = set()
-        self._identity: tuple[int, int] | None = None
+        self._listener = UnixListener(path)
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -90,30 +91,13 @@ class ControlServer:
         """Answer no more, and leave what is being answered: a client that does not read must not hold up the stop."""
         if self._server is not None:
             self._server.close()
-            self._remove()
+            self._listener.remove()
         for task in self._answering:
             task.cancel()
 
     async def _listen(self) -> asyncio.AbstractServer:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            if self._path.is_socket() and not _is_answered(self._path):
-                self._path.unlink()  # left behind by a daemon that was killed
-            listener.bind(str(self._path))
-            self._path.chmod(0o600)
-            status = self._path.lstat()
-            self._identity = (status.st_dev, status.st_ino)
-            return await asyncio.start_unix_server(self._accept, sock=listener, limit=REQUEST_BYTES)
-        except OSError:
-            listener.close()
-            raise
-
-    def _remove(self) -> None:
-        """Take the name away, unless another daemon has put its own there."""
-        with contextlib.suppress(OSError):
-            status = self._path.lstat()
-            if (status.st_dev, status.st_ino) == self._identity:
-                self._path.unlink()
+        listener = self._listener.bind(BACKLOG)
+        return await asyncio.start_unix_server(self._accept, sock=listener, limit=REQUEST_BYTES)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = self._start(self._answer(reader, writer))
@@ -176,14 +160,3 @@ def _find_peer(writer: asyncio.StreamWriter) -> Peer:
     client: socket.socket = writer.get_extra_info("socket")
     pid, uid, _ = _PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     return Peer(pid, uid)
-
-
-def _is_answered(path: Path) -> bool:
-    """Whether somebody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(1.0)
-        try:
-            client.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-    return True

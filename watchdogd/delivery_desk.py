@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from typing import TYPE_CHECKING
 
-from watchdogd.entities import Alert, EventId, Level, Rule
+from watchdogd.entities import Level, Rule
 from watchdogd.errors import StoreError, WatchdogdError
+from watchdogd.own_alerts import OwnEvent, build_own_alert
 from watchdogd.reports import OutboxChange
 from watchdogd.store.batch import NewAlert
 from watchdogd.telemetry import count_own_alerts
@@ -16,7 +16,7 @@ from watchdogd.telemetry import count_own_alerts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from watchdogd.entities import GivenUp
+    from watchdogd.entities import Alert, GivenUp
     from watchdogd.ports import Clock
     from watchdogd.reports import OutboxDrop, OutboxReport, OutboxRequest, OutboxRetry
     from watchdogd.store.outbox import Outbox
@@ -119,27 +119,17 @@ class DeliveryDesk:
 
 def build_given_up_alert(given_up: GivenUp, host: str) -> Alert:
     """What everybody else is told of a sink. Of one outage it is always the same alert."""
-    rule = GIVEN_UP_RULE
-    event = EventId("watchdogd", None, given_up.since_ms, 0, given_up.sink)
-    return Alert(
-        id=hashlib.sha256(f"{rule.id}\n{event.text()}".encode("utf-8", "backslashreplace")).hexdigest(),
-        time_ms=given_up.since_ms,
-        rule=rule,
-        level=rule.level,
-        source="watchdogd",
-        category="watchdogd",
+    sink, since_ms = given_up.sink, given_up.since_ms
+    found = OwnEvent(
+        rule=GIVEN_UP_RULE,
         action="deliveries_given_up",
         outcome="failure",
-        events=(event,),
-        fields={"Sink": given_up.sink, "Error": given_up.error},
-        matched={"Sink": given_up.sink},
-        process=None,
-        lineage=(),
-        group_key=f"{rule.id}|{given_up.sink}",
-        first_seen_ms=given_up.since_ms,
-        last_seen_ms=given_up.since_ms,
-        evidence_score=0.0,
-        reasons=(f"deliveries to {given_up.sink} are given up: {given_up.error}",),
-        lines=(),
-        host=host,
+        time_ms=since_ms,
+        began_ms=since_ms,
+        about=sink,
+        reason=f"deliveries to {sink} are given up: {given_up.error}",
+        fields={"Sink": sink, "Error": given_up.error},
+        matched=("Sink",),
+        group=sink,
     )
+    return build_own_alert(found, host)

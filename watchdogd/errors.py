@@ -59,6 +59,14 @@ class StoreError(WatchdogdError):
     """The database refused. Nothing was committed; the caller may try again."""
 
 
+class UnknownNameError(StoreError):
+    """Nothing that is kept has that name."""
+
+
+class AmbiguousNameError(StoreError):
+    """Several have a name that begins so."""
+
+
 class StoreDamagedError(StoreError):
     """The database is damaged: trying again cannot help, only a new one can."""
 

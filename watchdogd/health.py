@@ -1,24 +1,25 @@
 """The daemon's own blindness: what no event tells, found in what the daemon knows about itself.
 
 Each condition alerts once when it begins, again each `repeat_interval_s` while it lasts, and once when it is over.
-Moments (rules that went, a clock that was set) have no end. Pure: the caller looks, and says what time it is.
+Moments (rules that went, a clock that was set) have no end. Pure: the caller looks, says what time it is, and keeps the
+state over a restart.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from watchdogd.entities import Alert, EventId, Level, Rule
+from watchdogd.entities import Level, Rule
+from watchdogd.own_alerts import OwnEvent, build_own_alert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from watchdogd.entities import Alert
     from watchdogd.health_settings import HealthSettings
 
-SOURCE: Final = "watchdogd"
 LOG_GONE_S: Final = 60.0
 """A rotation takes less."""
 LOSS_OVER_S: Final = 300.0
@@ -174,12 +175,32 @@ KINDS: Final = {
 
 
 class _Spell(msgspec.Struct):
-    """A condition that holds: since when, and when it was told last."""
+    """A condition that holds: since when, and when it was told last by either clock."""
 
     began_ms: int
+    told_ms: int
     told_s: float
     told: int
     detail: str
+
+
+class KeptSpell(msgspec.Struct, frozen=True):
+    """A condition that holds, as it is kept over a restart: told how often, and when last."""
+
+    began_ms: int
+    told_ms: int
+    told: int
+    detail: str
+
+
+class HealthState(msgspec.Struct, frozen=True):
+    """What is kept over a restart."""
+
+    spells: dict[str, KeptSpell] = {}
+    rules: int | None = None
+    """How many audit rules there were when there were some."""
+    loss_ms: int | None = None
+    """When the kernel lost records last."""
 
 
 class HealthMonitor:
@@ -194,6 +215,7 @@ class HealthMonitor:
         self._event_s: float | None = None
         self._longest_gap_s = 0.0
         self._loss_s: float | None = None
+        self._loss_ms: int | None = None
         self._known_s: float | None = None
         self._rules: int | None = None
         """How many there were when there were some."""
@@ -202,6 +224,27 @@ class HealthMonitor:
     def conditions(self) -> tuple[str, ...]:
         """What holds now, by action."""
         return tuple(sorted(self._spells))
+
+    def export(self) -> HealthState:
+        """What the next life must know to go on."""
+        spells = {
+            name: KeptSpell(spell.began_ms, spell.told_ms, spell.told, spell.detail)
+            for name, spell in self._spells.items()
+        }
+        return HealthState(spells, self._rules, self._loss_ms)
+
+    def restore(self, state: HealthState, now_ms: int, monotonic_s: float) -> None:
+        """Go on where an earlier life ended: what it told is not told again, and its end is."""
+
+        def since_s(moment_ms: int) -> float:
+            return monotonic_s - max(0, now_ms - moment_ms) / 1000
+
+        for name, kept in state.spells.items():
+            if name in KINDS:
+                self._spells[name] = _Spell(kept.began_ms, kept.told_ms, since_s(kept.told_ms), kept.told, kept.detail)
+        self._rules = state.rules
+        if state.loss_ms is not None:
+            self._loss_ms, self._loss_s = state.loss_ms, since_s(state.loss_ms)
 
     def look(self, signs: Signs) -> list[Alert]:
         """The alerts that this look gives rise to."""
@@ -235,6 +278,8 @@ class HealthMonitor:
             self._known_s = now_s
         elif self._known_s is not None and now_s - self._known_s >= STALE_S:
             yield "audit_unknown", f"nothing heard for {now_s - self._known_s:.0f} s"
+        elif self._known_s is None and "audit_unknown" in self._spells:
+            yield "audit_unknown", self._spells["audit_unknown"].detail
         yield from self._hold("log_unreadable", signs.log_trouble, LOG_GONE_S, now_s)
         yield from self._find_losses(signs)
         yield from self._find_silence(signs)
@@ -242,7 +287,10 @@ class HealthMonitor:
         if signs.broken_rules:
             yield "rules_broken", "the last load was refused"
         down = "Ollama is left alone, for it keeps failing" if signs.triage_down else ""
-        yield from self._hold("triage_down", down, self._settings.triage_down_after_s, now_s)
+        if self._goes_on("triage_down", signs.triage_down):
+            yield "triage_down", self._spells["triage_down"].detail
+        else:
+            yield from self._hold("triage_down", down, self._settings.triage_down_after_s, now_s)
         yield from self._hold("ledger_open", "" if signs.ledger_complete else "see status", 0.0, now_s)
 
     def _goes_on(self, name: str, sign: int | None) -> bool:
@@ -250,21 +298,26 @@ class HealthMonitor:
         return sign is None and name in self._spells
 
     def _hold(self, name: str, detail: str | None, after_s: float, now_s: float) -> Iterator[tuple[str, str]]:
-        """The condition, once its detail has been there for so long."""
+        """The condition, once its detail has been there for so long, or while it still is."""
         if not detail:
             self._since_s.pop(name, None)
-        elif now_s - self._since_s.setdefault(name, now_s) >= after_s:
+        elif name in self._spells or now_s - self._since_s.setdefault(name, now_s) >= after_s:
             yield name, detail
 
     def _find_losses(self, signs: Signs) -> Iterator[tuple[str, str]]:
         lost = signs.kernel_lost - (self._before.kernel_lost if self._before is not None else signs.kernel_lost)
         if lost > 0:
-            self._loss_s = signs.monotonic_s
+            self._loss_s, self._loss_ms = signs.monotonic_s, signs.now_ms
         if self._loss_s is not None and signs.monotonic_s - self._loss_s < LOSS_OVER_S:
             yield "kernel_loses", f"{signs.kernel_lost} since the start of watchdogd"
 
     def _find_silence(self, signs: Signs) -> Iterator[tuple[str, str]]:
-        """Silence that is longer than the setting, and much longer than ever before in this life."""
+        """Silence that is longer than the setting, and much longer than ever before in this life.
+
+        One that an earlier life told lasts until the first event.
+        """
+        if "silent" in self._spells and not signs.events:
+            yield "silent", self._spells["silent"].detail
         if self._event_s is None or self._before is None:
             self._event_s = signs.monotonic_s
             return
@@ -280,10 +333,10 @@ class HealthMonitor:
     def _tell(self, name: str, detail: str, signs: Signs) -> Iterator[Alert]:
         spell = self._spells.get(name)
         if spell is None:
-            spell = self._spells[name] = _Spell(signs.now_ms, signs.monotonic_s, 0, detail)
+            spell = self._spells[name] = _Spell(signs.now_ms, signs.now_ms, signs.monotonic_s, 0, detail)
         elif signs.monotonic_s - spell.told_s < self._settings.repeat_interval_s:
             return
-        spell.told_s, spell.detail = signs.monotonic_s, detail
+        spell.told_ms, spell.told_s, spell.detail = signs.now_ms, signs.monotonic_s, detail
         yield self._build(name, signs, spell.began_ms, spell.told, detail)
         spell.told += 1
 
@@ -299,29 +352,20 @@ class HealthMonitor:
             rule = msgspec.structs.replace(
                 rule, id=_id_of_the_end(rule.id), title=f"Over: {rule.title}", level=Level.LOW
             )
-        event = EventId(SOURCE, None, began_ms, number, f"{name}{'_over' if over else ''}")
-        return Alert(
-            id=hashlib.sha256(f"{rule.id}\n{event.text()}".encode()).hexdigest(),
-            time_ms=signs.now_ms,
+        action = f"{name}_over" if over else name
+        found = OwnEvent(
             rule=rule,
-            level=rule.level,
-            source=SOURCE,
-            category=SOURCE,
-            action=f"{name}_over" if over else name,
+            action=action,
             outcome="success" if over else "failure",
-            events=(event,),
+            time_ms=signs.now_ms,
+            began_ms=began_ms,
+            number=number,
+            about=action,
+            reason=detail,
             fields={"Detail": detail},
-            matched={"Detail": detail},
-            process=None,
-            lineage=(),
-            group_key=f"{rule.id}|{self._host}",
-            first_seen_ms=began_ms,
-            last_seen_ms=signs.now_ms,
-            evidence_score=0.0,
-            reasons=(detail,),
             lines=(f"{rule.title}: {detail}. {rule.description}",),
-            host=self._host,
         )
+        return build_own_alert(found, self._host)
 
 
 def _id_of_the_end(rule_id: str) -> str:

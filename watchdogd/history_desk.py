@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from watchdogd.config import StoreSettings
     from watchdogd.control import Handler
-    from watchdogd.listings import AlertReport
+    from watchdogd.listings import AlertReport, AlertsReport
     from watchdogd.ports import Clock
     from watchdogd.reports import StatusReport
     from watchdogd.store.database import Store
@@ -57,6 +57,10 @@ class HistoryDesk:
             "alert": Takes(AlertRequest, self.show),
             **self.silences.handlers(),
         }
+
+    async def search(self, wanted: AlertsRequest) -> AlertsReport:
+        """A page of alerts, the newest first. Raises StoreError."""
+        return await self._history.search(wanted)
 
     async def show(self, wanted: AlertRequest) -> AlertReport:
         """Everything about one alert. Raises StoreError."""

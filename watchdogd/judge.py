@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from watchdogd.background import Background
 from watchdogd.entities import Alert, Event, Position, View
+from watchdogd.match.engine import Engine
+from watchdogd.match.syntax import RuleSet
 from watchdogd.sessions import SessionAlerts
 
 if TYPE_CHECKING:
@@ -19,11 +21,18 @@ if TYPE_CHECKING:
     from watchdogd.decode.decoder import Decoded, Decoder
     from watchdogd.enrich.enricher import Enricher
     from watchdogd.entities import CorrelationRow, EventId, Match, Record
-    from watchdogd.match.correlate import Firing
-    from watchdogd.match.engine import Engine
+    from watchdogd.match.correlate import Correlator, Firing
     from watchdogd.telemetry import Counters
 
 log = logging.getLogger("watchdogd.judge")
+
+JOURNAL = "journal"
+"""`source` of events of which every one has a name of its own."""
+
+FILE_INTEGRITY = "file_integrity"
+
+LISTEN = "listen"
+"""`action` of a metric's view that is no state which lasts: a port began to listen."""
 
 REPEAT_MS = 86_400_000
 """A sampled condition that goes on is alerted about again after this long."""
@@ -35,6 +44,27 @@ class Judged(msgspec.Struct, frozen=True):
     alerts: list[Alert]
     closed: list[Position]
     events: int
+
+
+class LineDecoder(Protocol):
+    """Lines of one source to events: audit's, or the journal's."""
+
+    @property
+    def pending(self) -> int:
+        """Events whose records may not all be here yet."""
+
+    @property
+    def pending_lines(self) -> int:
+        """Lines that were fed and have come to nothing yet."""
+
+    def feed(self, records: Sequence[Record], now_ms: int) -> Decoded:
+        """The events that these records complete."""
+
+    def tick(self, now_ms: int) -> Decoded:
+        """The events that are complete because nothing more came."""
+
+    def drain(self) -> Decoded:
+        """What is left."""
 
 
 class Judge:
@@ -50,7 +80,7 @@ class Judge:
         *,
         host: str = "",
         late_after_ms: int | None = None,
-        beside: Mapping[str, Decoder] | None = None,
+        beside: Mapping[str, LineDecoder] | None = None,
     ) -> None:
         """`beside`: decoders of further sources by name, for records of different sources must not mix."""
         self._decoder = decoder
@@ -64,6 +94,10 @@ class Judge:
         self._late_after_ms = late_after_ms
         self._standing: dict[str, dict[str, int]] = {}
         self._sessions = SessionAlerts()
+        self.note_deeds: Callable[[Event, Event], None] = lambda *_: None
+        """Hears of every event with its context, and as it was decoded; the service sets this and the next."""
+        self.tell_judged: Callable[[Event], None] = lambda _: None
+        """Hears of every event that needed no decoding, once it was judged."""
 
     @property
     def pending(self) -> int:
@@ -75,10 +109,24 @@ class Judge:
         """Lines that were fed and have come to nothing yet."""
         return sum(decoder.pending_lines for decoder in self._decoders())
 
-    def replace_engine(self, engine: Engine) -> None:
-        """Judge by other rules from the next event on; correlations that are the same go on with what they know."""
+    def replace_engine(self, build: Callable[[], Engine], build_former: Callable[[], Engine]) -> None:
+        """Judge by other rules from the next event on; correlations that are the same go on with what they know.
+
+        What judged so far is let go of before `build` makes the other: both at once would take 9 MB more, of which half
+        never went back to the system. Where `build` raises, `build_former` makes again what was in force, and that is
+        raised.
+        """
+        before, self._engine = self._engine.correlator, Engine(RuleSet(()))
+        try:
+            engine = build()
+        except Exception:
+            self._go_on_with(build_former(), before)
+            raise
+        self._go_on_with(engine, before)
+
+    def _go_on_with(self, engine: Engine, before: Correlator) -> None:
         engine.correlator.count_in(self._counters)
-        engine.correlator.adopt(self._engine.correlator)
+        engine.correlator.adopt(before)
         self._engine = engine
 
     def take_correlations(self) -> list[CorrelationRow]:
@@ -106,13 +154,15 @@ class Judge:
         """Judge what is left of the further sources, which cannot be read again as the log can."""
         return self._judge(*(decoder.drain() for decoder in self._beside.values()), now_ms=now_ms)
 
-    def _decoders(self) -> tuple[Decoder, ...]:
+    def _decoders(self) -> tuple[LineDecoder, ...]:
         return (self._decoder, *self._beside.values())
 
     def judge_events(self, events: Iterable[Event], now_ms: int) -> Judged:
         """Judge events of a source that needs no decoding."""
         events = list(events)
-        return Judged([alert for event in events for alert in self._judge_event(event, now_ms)], [], len(events))
+        return Judged(
+            [alert for event in events for alert in self._judge_event(event, now_ms, sampled=True)], [], len(events)
+        )
 
     def warm(self, records: Sequence[Record], decoder: Decoder) -> set[str | None]:
         """Learn the process tree from lines that were judged before; nothing is counted or matched again.
@@ -142,28 +192,34 @@ class Judge:
             alerts.extend(self._judge_event(event, now_ms))
         return Judged(alerts, closed, len(events))
 
-    def _judge_event(self, event: Event, now_ms: int) -> list[Alert]:
+    def _judge_event(self, event: Event, now_ms: int, *, sampled: bool = False) -> list[Alert]:
         self._counters.add("judge_events_total")
         alerts: list[Alert] = []
         try:
-            is_own = self._find_alerts(event, now_ms, alerts)
+            is_own = self._find_alerts(event, now_ms, alerts, sampled=sampled)
         except Exception:  # our own fault, on text an attacker chose: read again at each start, it would end each run
             self._counters.add("judge_failed_events_total")
             log.exception("event %s could not be judged: please report this", event.id.text())
         else:
             self._counters.add("judge_own_events_total" if is_own else "judge_evaluated_events_total")
+        if sampled:
+            self.tell_judged(event)
         return alerts
 
-    def _find_alerts(self, event: Event, now_ms: int, alerts: list[Alert]) -> bool:
+    def _find_alerts(self, event: Event, now_ms: int, alerts: list[Alert], *, sampled: bool) -> bool:
         """Add what comes of an event; True where it is our own doing and nothing does."""
         alerts += self._build_overdue(self._engine.advance(event.id.time_ms), now_ms)
-        event = self._enricher.enrich(event)
+        is_change = event.source == FILE_INTEGRITY  # which has the context of the audit event that it is due to
+        if not is_change:
+            decoded = event
+            event = self._enricher.enrich(decoded)
+            self.note_deeds(event, decoded)
         if event.own:
             return True
         matches = self._engine.judge(event)
         if matches:
             self._counters.add("judge_matches_total", len(matches))
-        if event.id.name:
+        if sampled and not is_change and not any(view.action == LISTEN for view in event.views):
             matches = self._keep_new(matches, event.id)
         if not matches:
             return False
@@ -227,7 +283,7 @@ class Judge:
             matched=dict(match.fields),
             process=event.process,
             lineage=event.lineage,
-            group_key=_name_group(match, event),
+            group_key=_name_group(match, event, view),
             first_seen_ms=time_ms if match.first_seen_ms is None else match.first_seen_ms,
             last_seen_ms=time_ms,
             evidence_score=0.0,
@@ -257,9 +313,14 @@ def _find_view(event: Event, match: Match) -> View:
     return max(views, key=lambda view: sum(str(view.fields.get(name)) == value for name, value in match.fields.items()))
 
 
-def _name_group(match: Match, event: Event) -> str:
+def _name_group(match: Match, event: Event, view: View) -> str:
     if match.group is not None:
         return "|".join((match.rule.id, *match.group))
     process = event.process
-    actor = f"{process.exe or '?'}|{process.uid}" if process else event.id.name
+    if process is not None:
+        actor = f"{process.exe or '?'}|{process.uid}"
+    elif event.source == JOURNAL:
+        actor = "|".join(str(view.fields.get(name) or "?") for name in ("Identifier", "User", "SourceIp"))
+    else:
+        actor = event.id.name
     return f"{match.rule.id}|{actor}"

@@ -42,8 +42,15 @@ EQUATIONS: Final = (
             "decode_end_lines_total",
             "decode_garbage_lines_total",
             "decode_blank_lines_total",
+            "decode_journal_own_total",
             "lines_open",
         ),
+    ),
+    Equation(
+        "changes of files and events",
+        "changes",
+        ("collect_integrity_changes_total",),
+        ("collect_integrity_events_total", "collect_integrity_packaged_total", "file_changes_held"),
     ),
     Equation(
         "events and judging",

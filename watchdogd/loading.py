@@ -65,16 +65,16 @@ class Loader:
         options: StartOptions,
         counters: Counters,
         clock: Clock,
-        check_samples: Callable[[RuleSet, Sequence[Path], frozenset[str]], tuple[Problem, ...]],
+        try_rules: Callable[[RuleSet, Sequence[Path], frozenset[str]], tuple[Problem, ...]],
     ) -> None:
-        """`check_samples(rules, folders, ids)` gives what the samples of those rules find wrong."""
+        """`try_rules(rules, folders, ids)`: what compiling, and the samples of the rules with these ids, find wrong."""
         self._options = options
         self._counters = counters
         self._clock = clock
-        self._check_samples = check_samples
+        self._try_rules = try_rules
         self._cache: RuleCache | None = None
         self._unsaved: RuleSet | None = None
-        self._engine: Engine | None = None
+        self._rules: RuleSet | None = None
         self._folders: tuple[Path, ...] = ()
         self._files: tuple[Path, ...] = ()
         self._seen = ""
@@ -112,7 +112,7 @@ class Loader:
             if last is None or older is None:
                 raise
             report = self.report_refusal(len(older.rules), len(older.inactive), error.problems)
-            self._engine = Engine(older)
+            self._rules = older
             return Loaded(config, last.time_ms, _name_inactive(older), report)
         return self._accept(config, rules)
 
@@ -123,14 +123,29 @@ class Loader:
         return self._accept(config, self._load_rules(sources))
 
     def take_engine(self) -> Engine:
-        """What judges by the rules that were loaded last; handed out once, as it takes megabytes.
+        """Compile the rules that were loaded last, once: what judges by them takes megabytes. Blocks for some 0.2 s.
 
-        Raises RuntimeError where nothing was loaded since.
+        Raises RuleError where they cannot be compiled, RuntimeError where nothing was loaded since.
         """
-        engine, self._engine = self._engine, None
-        if engine is None:
+        rules, self._rules = self._rules, None
+        if rules is None:
             raise RuntimeError("no rules were loaded since the last call")
-        return engine
+        try:
+            return Engine(rules)
+        except ValueError as error:  # the reader has checked that; but no mistake of ours may cost the old set
+            raise RuleError((Problem(Place("rules"), f"the rules cannot be compiled: {error}"),)) from error
+
+    def take_former_engine(self) -> Engine:
+        """Compile the set that was in force before the last load, as it was kept on disk; that load is forgotten.
+
+        Raises RuleError where it cannot be had.
+        """
+        self._rules = self._unsaved = None
+        last = None if self._cache is None else self._cache.load_last_good()
+        if self._cache is None or last is None or (older := self._cache.decode_rules(last)) is None:
+            raise RuleError((Problem(Place("rules"), "the set that was in force is not there any more"),))
+        self._rules, self._digests, self._titles = older, last.digests, last.titles
+        return self.take_engine()
 
     def keep(self) -> None:
         """Write down what was read last and, where it was good, the set. Only with the database's lock held.
@@ -160,16 +175,12 @@ class Loader:
         rules = load_sources(sources, self._cache.read if self._cache is not None else None)
         digests, _ = describe_rules(rules)
         changed = frozenset(rule_id for rule_id, digest in digests.items() if self._digests.get(rule_id) != digest)
-        problems = self._check_samples(rules, sources.folders, changed) if changed else ()
+        problems = self._try_rules(rules, sources.folders, changed) if changed else ()
         if problems:
             raise RuleError(problems)
         return rules
 
     def _accept(self, config: Config, rules: RuleSet) -> Loaded:
-        try:
-            engine = Engine(rules)
-        except ValueError as error:  # the reader has checked that; but no mistake of ours may cost the old set
-            raise RuleError((Problem(Place("rules"), f"the rules cannot be compiled: {error}"),)) from error
         before, names = self._digests, self._titles
         self._digests, self._titles = describe_rules(rules)
         self._counters.set_gauge("rules_last_load_failed", 0)
@@ -188,7 +199,7 @@ class Loader:
             ),
             problems=rules.warnings,
         )
-        self._unsaved, self._engine = rules, engine
+        self._unsaved = self._rules = rules
         return Loaded(config, report.time_ms, _name_inactive(rules), report)
 
 
@@ -197,14 +208,6 @@ def release_memory() -> None:
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):  # another libc
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def check_samples(rules: RuleSet, folders: Sequence[Path], changed: frozenset[str]) -> tuple[Problem, ...]:
-    """Mistakes that the samples of these rules find."""
-    from watchdogd.samples import run_samples  # noqa: PLC0415 - 3 MB, which most starts do not need
-
-    found = (result.problem for result in run_samples(rules, folders, changed))
-    return tuple(problem for problem in found if problem is not None and problem.severity == "error")
 
 
 def log_load(loaded: Loaded) -> None:

@@ -21,40 +21,58 @@ _CORE = (
 )
 _OPTION = rf"--?(?:[A-Za-z0-9]{{1,32}}[_-]){{0,4}}{_CORE}"
 _VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;|,}]+)"
-_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+_NAMES = ("pass", "pwd", "pw", "secret", "token", "api", "access", "account", "private", "auth", "credential")
+"""What every name of _CORE holds."""
+_SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (
+        ("-----begin ",),
         re.compile(
             r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL
         ),
         MASK,
     ),
     # scheme://user:password@host, scheme://token@host
-    (re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://)([^\s/@:]{0,128}):([^\s/@]{1,256})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
-    (re.compile(r"\b(https?://)([^\s/@:]{16,256})@", re.IGNORECASE), rf"\1{MASK}@"),
-    (re.compile(r"(?i)\b(bearer|basic|negotiate|digest)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
-    (re.compile(r"(?i)\b((?:set-)?cookie:\s{0,2})[^\s'\"][^'\"\r\n]{0,4096}"), rf"\1{MASK}"),
-    (re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{16}\b"), MASK),
-    (re.compile(r"\bgh[pousr]_[A-Za-z0-9]{16,}\b|\bgithub_pat_\w{20,}\b|\bglpat-[\w-]{16,}"), MASK),
     (
+        ("://",),
+        re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://)([^\s/@:]{0,128}):([^\s/@]{1,256})@", re.IGNORECASE),
+        rf"\1\2:{MASK}@",
+    ),
+    (("://",), re.compile(r"\b(https?://)([^\s/@:]{16,256})@", re.IGNORECASE), rf"\1{MASK}@"),
+    (
+        ("bearer", "basic", "negotiate", "digest"),
+        re.compile(r"(?i)\b(bearer|basic|negotiate|digest)\s+[A-Za-z0-9._~+/=-]{6,}"),
+        rf"\1 {MASK}",
+    ),
+    (("cookie:",), re.compile(r"(?i)\b((?:set-)?cookie:\s{0,2})[^\s'\"][^'\"\r\n]{0,4096}"), rf"\1{MASK}"),
+    (("akia", "asia", "agpa", "aida", "aroa"), re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{16}\b"), MASK),
+    (("gh", "glpat-"), re.compile(r"\bgh[pousr]_[A-Za-z0-9]{16,}\b|\bgithub_pat_\w{20,}\b|\bglpat-[\w-]{16,}"), MASK),
+    (
+        ("xox", "xapp-", "sk-", "aiza", "hvs."),
         re.compile(r"\bxox[abeoprs]-[\w-]{10,}|\bxapp-[\w-]{10,}|\bsk-[\w-]{16,}|\bAIza[\w-]{30,}|\bhvs\.[\w-]{16,}"),
         MASK,
     ),
     (
+        ("npm_", "pypi-", "sg.", ":aa"),
         re.compile(r"\bnpm_[A-Za-z0-9]{30,}|\bpypi-[\w-]{30,}|\bSG\.[\w-]{16,}\.[\w-]{16,}|\b\d{8,10}:AA[\w-]{30,}"),
         MASK,
     ),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
-    (re.compile(r"(hooks\.slack\.com/services/|/api/webhooks/)[\w/-]+"), rf"\1{MASK}"),
+    (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
+    (
+        ("hooks.slack.com", "/api/webhooks/"),
+        re.compile(r"(hooks\.slack\.com/services/|/api/webhooks/)[\w/-]+"),
+        rf"\1{MASK}",
+    ),
     # openssl's pass phrase arguments
-    (re.compile(r"((?<![\w-])pass:)[^\s\"']+"), rf"\1{MASK}"),
+    (("pass:",), re.compile(r"((?<![\w-])pass:)[^\s\"']+"), rf"\1{MASK}"),
     # name=value, name: value, "name": "value", --name value
-    (re.compile(rf"(?i)(?<![A-Za-z0-9])({_CORE}[\"']?\s{{0,2}}[=:]\s{{0,2}}){_VALUE}"), rf"\1{MASK}"),
-    (re.compile(rf"(?i)((?<!\S){_OPTION}\s+){_VALUE}"), rf"\1{MASK}"),
+    (_NAMES, re.compile(rf"(?i)(?<![A-Za-z0-9])({_CORE}[\"']?\s{{0,2}}[=:]\s{{0,2}}){_VALUE}"), rf"\1{MASK}"),
+    (_NAMES, re.compile(rf"(?i)((?<!\S){_OPTION}\s+){_VALUE}"), rf"\1{MASK}"),
     # curl -u user:password, curl --user user:password
-    (re.compile(r"((?<!\S)(?:-u|-U|--user|--proxy-user)[\s=]*[^\s:]{1,64}:)[^\s]+"), rf"\1{MASK}"),
+    (("-u",), re.compile(r"((?<!\S)(?:-u|-U|--user|--proxy-user)[\s=]*[^\s:]{1,64}:)[^\s]+"), rf"\1{MASK}"),
     # xfreerdp /p:password
-    (re.compile(r"((?<!\S)/p(?:assword)?:)\S+"), rf"\1{MASK}"),
+    (("/p",), re.compile(r"((?<!\S)/p(?:assword)?:)\S+"), rf"\1{MASK}"),
 )
+"""Of which one stands, in small letters, in every text that has the shape; the shape; what takes its place."""
 _SECRET_OPTION = re.compile(_OPTION, re.IGNORECASE)
 
 _JOINED, _NEXT, _EITHER = "joined", "next", "either"
@@ -108,8 +126,11 @@ def mask_secrets(text: str) -> str:
 
     Linear in the text's length.
     """
-    for pattern, replacement in _SHAPES:
-        text = pattern.sub(replacement, text)
+    # Beyond ASCII, letters that are others in small (the Kelvin sign) may be part of a shape.
+    small = text.lower() if text.isascii() else None
+    for marks, pattern, replacement in _SHAPES:
+        if small is None or any(mark in small for mark in marks):
+            text = pattern.sub(replacement, text)
     if _KNOWN_PROGRAM.search(text):
         pieces = _SPACE.split(text)
         pieces[::2] = _mask_options(pieces[::2])

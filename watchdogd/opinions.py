@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from watchdogd.background import Case
 from watchdogd.entities import Label
-from watchdogd.errors import WatchdogdError
+from watchdogd.errors import AmbiguousNameError, UnknownNameError, WatchdogdError
 from watchdogd.reports import OpinionReport, OpinionRequest
 from watchdogd.triage.guard import clean, join_argv
 
@@ -92,7 +92,7 @@ class Opinions:
 
     async def _find(self, prefix: str) -> Alert:
         if len(prefix) < LEAST_PREFIX:
-            raise WatchdogdError(
+            raise UnknownNameError(
                 f"an alert is named by its id, or by at least the first {LEAST_PREFIX} characters of it"
             )
         found = await self._verdicts.find(prefix, _SHOWN + 1)
@@ -100,10 +100,10 @@ class Opinions:
         if len(found) == 1 or exact:
             return (exact or found)[0]
         if not found:
-            raise WatchdogdError(f"no alert has an id that begins with {clean(prefix, 80)}")
+            raise UnknownNameError(f"no alert has an id that begins with {clean(prefix, 80)}")
         named = ", ".join(f"{alert.id[:16]} ({clean(alert.rule.title, 60)})" for alert in found[:_SHOWN])
         more = " and more" if len(found) > _SHOWN else ""
-        raise WatchdogdError(f"several alerts have an id that begins with {clean(prefix, 80)}: {named}{more}")
+        raise AmbiguousNameError(f"several alerts have an id that begins with {clean(prefix, 80)}: {named}{more}")
 
 
 def make_case(alert: Alert, label: Label, note: str, tokens: tuple[str, ...]) -> Case:

@@ -7,7 +7,6 @@ it should hold waits in memory and reading goes on, as far as there is room; the
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import math
@@ -16,32 +15,34 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from watchdogd.entities import Alert, AlertState, Event, Level, Record
-from watchdogd.errors import SourceError, StoreError
+from watchdogd.errors import StoreError
 from watchdogd.grouping import Plan
+from watchdogd.intake import End, Intake, Item, Pulse, count_of
 from watchdogd.silences import find_silence
 from watchdogd.store.database import Batch, NewAlert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from watchdogd.entities import Checkpoint, CorrelationRow, Seen
+    from watchdogd.entities import CorrelationRow, Seen
+    from watchdogd.file_states import FileRow
+    from watchdogd.grouping import Facts
     from watchdogd.judge import Judge, Judged
-    from watchdogd.ports import Clock, EventSource, LineSource
+    from watchdogd.ports import Clock
     from watchdogd.silences import Silence
     from watchdogd.store.database import InstanceHeartbeat, Store, Written
     from watchdogd.store.ledger import OffsetLedger
     from watchdogd.telemetry import Counters
     from watchdogd.triage_desk import TriageDesk
+    from watchdogd.write.emergency import Emergency
 
 log = logging.getLogger("watchdogd.pipeline")
 
-QUEUE_BATCHES = 64
 COMMIT_EVERY_S = 1.0
+IDLE_COMMIT_EVERY_S = 10.0
+"""Where nothing came since the last commit: what time alone changes is no news."""
 QUIET_S = 0.02
-RETRY_FIRST_S, RETRY_LAST_S = 0.5, 30.0
-WORKED_S = 60.0
-"""A source that ran for so long before it failed did work."""
-
+RETRY_FIRST_S = 0.5
 STORE_RETRY_LAST_S = 5.0
 """Shorter than a third of WatchdogSec: systemd must hear that waiting for a disk is not being stuck."""
 
@@ -62,13 +63,6 @@ _STATES = {
 }
 
 
-class Pulse:
-    """A token that passes every stage; `done` is set when judge and store have answered."""
-
-    def __init__(self) -> None:
-        self.done = asyncio.Event()
-
-
 class _Refusal(msgspec.Struct, frozen=True):
     """A database that refuses commits: since when, when it is tried again and after which pause then, what was said."""
 
@@ -77,13 +71,6 @@ class _Refusal(msgspec.Struct, frozen=True):
     delay_s: float
     said_s: float
     said: str = ""
-
-
-class _Stop:
-    """The last item of the queue."""
-
-
-Item = list[Record] | list[Event] | Pulse | _Stop
 
 
 class Pipeline:
@@ -105,139 +92,43 @@ class Pipeline:
         self.desk = desk
         self._store = store
         self._ledger = ledger
+        self.intake = Intake(ledger, counters, clock)
         self._take_seen = take_seen
         self._heartbeat = heartbeat
         self._counters = counters
         self._clock = clock
         self._alive = alive
-        self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_BATCHES)
         self._fresh: list[Alert] = []
         self._seen: dict[str, Seen] = {}
         self._correlations: dict[tuple[str, str, str], CorrelationRow] = {}
         self._planned: dict[str, NewAlert] = {}
         self._held_lines = self._held_bytes = 0
-        self._queued_lines = self._queued_events = 0
+        self._is_touched = True
+        """Whether anything came since the last commit."""
         self._refusal: _Refusal | None = None
-        self.tell_unstored: Callable[[Alert, tuple[str, ...]], None] = lambda *_: None
-        """Has an alert sent past the database, once; the service sets it."""
+        self.emergency: Emergency | None = None
+        """Sends alerts past the database; the service sets it."""
         self.grouping = Plan()
         """How alerts are grouped from the next commit on."""
+        self.list_files: Callable[[], Sequence[FileRow]] = tuple
+        """What judged events say of files, for the baseline; the service sets this and the next."""
+        self.forget_files: Callable[[Sequence[FileRow]], None] = lambda _: None
+        """Hears what of it was committed."""
+        self.take_norms: Callable[..., dict[str, bytes]] = lambda **_: {}
+        """What is usual of metrics, as far as it is due to be stored; the service sets it."""
+        self._norms: dict[str, bytes] = {}
         self.list_silences: Callable[[], Sequence[Silence]] = tuple
         """The silences to go by; the service sets it."""
         self._committed_s = clock.monotonic_s()
-        self._stopping = asyncio.Event()
-        self._sources: set[LineSource] = set()
         self._discarding = False
-
-    # --- collect ------------------------------------------------------------------------------------------------
-
-    async def follow(
-        self,
-        source: LineSource | None,
-        reopen: Callable[[Checkpoint | None], LineSource],
-        *,
-        retry_last_s: float = RETRY_LAST_S,
-    ) -> None:
-        """Read a line source on a thread of its own until `begin_stop`.
-
-        Where it fails, or could not be opened to begin with (None), it is opened again at the lowest open line, with
-        backoff up to `retry_last_s`. The same complaint is made once, until the source has worked for a while.
-        """
-        said = ""
-        loop = asyncio.get_running_loop()
-
-        def emit(records: list[Record]) -> None:
-            asyncio.run_coroutine_threadsafe(self._take_in(records), loop).result()
-
-        delay_s = RETRY_FIRST_S
-        while not self._stopping.is_set():
-            if source is None:
-                if await self._wait_unless_stopping(delay_s):
-                    return
-                delay_s = min(delay_s * 2, retry_last_s)
-                source = reopen(self._ledger.checkpoint())
-            self._sources.add(source)
-            began_s = self._clock.monotonic_s()
-            try:
-                await asyncio.to_thread(source.run, emit)
-            except SourceError as error:
-                self._counters.add("collect_source_errors_total")
-                if self._clock.monotonic_s() - began_s >= WORKED_S:
-                    said, delay_s = "", RETRY_FIRST_S
-                if str(error) != said:
-                    log.error("%s; trying again, every %.0f s in the end", error, retry_last_s)
-                said = str(error)
-            finally:
-                source.stop()  # where this task is cancelled, the thread must end, too
-                self._sources.discard(source)
-            source = None
-
-    def is_reading(self, source: LineSource) -> bool:
-        """Whether that source is being read now."""
-        return source in self._sources
-
-    async def _wait_unless_stopping(self, delay_s: float) -> bool:
-        """Wait so long, or until `begin_stop`; True where that has been."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
-        return self._stopping.is_set()
-
-    async def sample(self, source: EventSource, interval_s: float) -> None:
-        """Observe an event source once an interval, for ever."""
-        while True:
-            events = await asyncio.to_thread(lambda: list(source.sample()))
-            if events:
-                self._counters.add("collect_sampled_events_total", len(events))
-                self._queued_events += len(events)
-                await self._queue.put(events)
-            await asyncio.sleep(interval_s)
-
-    async def _take_in(self, records: list[Record]) -> None:
-        """Put lines into the queue, once there is room."""
-        from_log = sum(record.position is not None for record in records)
-        from_socket = sum(record.position is None and not record.lost_ms for record in records)
-        self._counters.add("collect_lines_total", from_log)
-        self._counters.add("collect_netlink_lines_total", from_socket)
-        self._queued_lines += from_log + from_socket
-        await self._queue.put(records)
-
-    def _take_out(self, item: Item) -> None:
-        """Count what has left the queue."""
-        if not isinstance(item, list):
-            return
-        lines = sum(isinstance(one, Record) and not one.lost_ms for one in item)
-        events = sum(isinstance(one, Event) for one in item)
-        self._queued_lines -= lines
-        self._queued_events -= events
-        if self._discarding:
-            self._counters.add("collect_unjudged_lines_total", lines)
-            self._counters.add("collect_unjudged_events_total", events)
 
     def count_in_flight(self) -> dict[str, int]:
         """What is in hand between two stages now, by the names of the ledger's amounts."""
         return {
-            "lines_queued": self._queued_lines,
+            **self.intake.count_in_flight(),
             "lines_open": self.judge.pending_lines,
-            "events_queued": self._queued_events,
             "alerts_held": len(self._fresh),
         }
-
-    async def pulse(self) -> None:
-        """Return when a token has passed judge and store: what is stuck never returns."""
-        pulse = Pulse()
-        await self._queue.put(pulse)
-        await pulse.done.wait()
-
-    def begin_stop(self) -> None:
-        """Stop reading. From now on a database that refuses is not waited for: what it lacks will be read again."""
-        self._stopping.set()
-        for source in self._sources:
-            source.stop()
-
-    async def end_reading(self) -> None:
-        """Say that no more will come; the sources have ended by now."""
-        await self._queue.put(_Stop())
 
     # --- judge and store ----------------------------------------------------------------------------------------
 
@@ -246,7 +137,7 @@ class Pipeline:
         while True:
             item = await self._next_item()
             now_ms = self._clock.now_ms()
-            if isinstance(item, _Stop):
+            if isinstance(item, End):
                 self._take(self.judge.drain_beside(now_ms))
                 await self._commit()
                 return
@@ -254,6 +145,7 @@ class Pipeline:
                 if isinstance(item, Pulse):
                     item.done.set()
                 continue
+            began_s = self._clock.monotonic_s()
             if item is None:
                 self._take(self.judge.tick(now_ms))
             elif isinstance(item, Pulse):
@@ -263,38 +155,44 @@ class Pipeline:
                 self._take(self.judge.judge_events([event for event in item if isinstance(event, Event)], now_ms))
             else:
                 self._open_lines([record for record in item if isinstance(record, Record)], now_ms)
+            if isinstance(item, list):
+                self._counters.observe("stage_seconds", ("judge",), self._clock.monotonic_s() - began_s)
             if self._is_commit_due():
                 await self._commit()
-            await asyncio.sleep(0)  # a full queue would otherwise never let the other tasks run
+            await self.intake.let_others_run()
 
     async def _next_item(self) -> Item | None:
-        wait_s = min(QUIET_S if self.judge.pending else COMMIT_EVERY_S, self._count_pause_s())
-        try:
-            async with asyncio.timeout(wait_s):
-                item = await self._queue.get()
-        except TimeoutError:
-            return None
-        self._take_out(item)
+        item = await self.intake.next_item(
+            min(QUIET_S if self.judge.pending else COMMIT_EVERY_S, self._count_pause_s())
+        )
+        if isinstance(item, list):
+            self._is_touched = True
+            if self._discarding:
+                lines, events = count_of(item)
+                self._counters.add("collect_unjudged_lines_total", lines)
+                self._counters.add("collect_unjudged_events_total", events)
         return item
 
     def _open_lines(self, records: list[Record], now_ms: int) -> None:
         positions = [record.position for record in records if record.position is not None]
         self._held_lines += len(positions)
         for position in positions:
-            self._ledger.open(position)
+            self.intake.find_ledger(position.source).open(position)
         self._take(self.judge.feed(records, now_ms))
 
     def _take(self, judged: Judged) -> None:
+        self._is_touched = self._is_touched or bool(judged.alerts or judged.closed)
         self._fresh.extend(judged.alerts)
         self._held_bytes += sum(ALERT_BYTES + sum(map(len, alert.lines)) for alert in judged.alerts)
         for position in judged.closed:
-            self._ledger.close(position)
+            self.intake.find_ledger(position.source).close(position)
 
     def _is_commit_due(self) -> bool:
         now_s = self._clock.monotonic_s()
         if self._refusal is not None:
             return now_s >= self._refusal.again_s or not self._has_room()
-        return bool(self._fresh) or now_s - self._committed_s >= COMMIT_EVERY_S
+        pause_s = COMMIT_EVERY_S if self._is_touched else IDLE_COMMIT_EVERY_S
+        return bool(self._fresh) or now_s - self._committed_s >= pause_s
 
     def _count_pause_s(self) -> float:
         """For how long a database that refused is still left alone; endless where it did not."""
@@ -306,19 +204,20 @@ class Pipeline:
     async def _commit(self) -> None:
         """Commit what is held. Where the database refuses and there is no room for more, wait for it."""
         while not await self._try_commit():
-            if self._stopping.is_set():
+            if self.intake.is_stopping:
                 log.error("stopping uncommitted: what was read since the last commit will be read again")
                 self._discarding = True
                 return
             if self._has_room():
                 return
-            await self._wait_unless_stopping(self._count_pause_s())
+            await self.intake.wait_unless_stopping(self._count_pause_s())
 
     async def _try_commit(self) -> bool:
         """One transaction: alerts, deliveries due and the checkpoint. False where the database refuses it."""
-        batch = self._make_batch()
+        batch, began_s = self._make_batch(), self._clock.monotonic_s()
         try:
             new = await self._store.commit(batch)
+            self._counters.observe("stage_seconds", ("commit",), self._clock.monotonic_s() - began_s)
         except StoreError as error:
             self._note_refusal(error, batch)
             return False
@@ -326,16 +225,22 @@ class Pipeline:
             log.warning("the database takes commits again")
             self._refusal = None
             self._counters.set_gauge("store_refusing", 0)
+        await self.settle_told(batch.alerts)
         alerts, self._fresh = self._fresh, []
-        self._seen, self._correlations, self._planned = {}, {}, {}
+        self._seen, self._correlations, self._planned, self._norms = {}, {}, {}, {}
+        self.forget_files(batch.files)
         self._held_lines = self._held_bytes = 0
+        self._is_touched = self.judge.pending > 0
         self._committed_s = self._clock.monotonic_s()
         self._counters.add("store_repeated_alerts_total", len(alerts) - len(new))
         if new:
             self._count(new)
             for planned in batch.alerts:
                 written = new.get(planned.alert.id)
-                if written is not None and written.triage:
+                if written is None:
+                    continue
+                self._counters.add_by("alerts_by_level_total", (planned.alert.level, written.state))
+                if written.triage:
                     self._counters.add("triage_taken_total")
                     self.desk.take(planned.alert, planned.question)
             self.desk.wake_deliverer.set()
@@ -345,17 +250,21 @@ class Pipeline:
         for pattern, more in self._take_seen().items():
             before = self._seen.get(pattern)
             self._seen[pattern] = more if before is None else before.plus(more)
+        self._norms |= self.take_norms(everything=self.intake.is_stopping)
         for row in self.judge.take_correlations():
             self._correlations[row.rule_id, row.digest, row.group_key] = row
         for alert in self._fresh:
             if alert.id not in self._planned:
                 self._planned[alert.id] = self._plan(alert)
         return Batch(
-            alerts=tuple(self._planned.values()),
+            alerts=self.note_told(self._planned.values()),
             checkpoint=self._ledger.checkpoint(),
+            checkpoints_beside=self.intake.list_beside(),
             seen=self._seen,
             heartbeat=self._heartbeat(),
             correlations=tuple(self._correlations.values()),
+            files=tuple(self.list_files()),
+            norms=self._norms,
         )
 
     def _note_refusal(self, error: StoreError, batch: Batch) -> None:
@@ -372,10 +281,36 @@ class Pipeline:
         if now_s - refusal.since_s >= EMERGENCY_AFTER_S:
             for planned in batch.alerts:
                 if planned.alert.level.rank >= EMERGENCY_FROM.rank:
-                    self.tell_unstored(planned.alert, planned.sinks)
+                    self.tell_unstored(planned.alert, planned.sinks, planned.facts)
         delay_s = min(refusal.delay_s * 2, STORE_RETRY_LAST_S)
         said_s = now_s if is_news else refusal.said_s
         self._refusal = _Refusal(refusal.since_s, now_s + refusal.delay_s, delay_s, said_s, said)
+
+    def tell_unstored(self, alert: Alert, sinks: tuple[str, ...], facts: Facts | None = None) -> None:
+        """Have an alert sent past the database, once."""
+        if self.emergency is not None:
+            self.emergency.take(alert, sinks, facts)
+
+    def note_told(self, planned: Iterable[NewAlert]) -> tuple[NewAlert, ...]:
+        """The same, each with the sinks that have it already."""
+        emergency = self.emergency
+        if emergency is None:
+            return tuple(planned)
+        return tuple(
+            msgspec.structs.replace(item, told=told) if (told := emergency.list_told(item.alert.id)) else item
+            for item in planned
+        )
+
+    async def settle_told(self, stored: Sequence[NewAlert]) -> None:
+        """Leave the rest of what is stored now to the outbox, but for what was told while it was being stored."""
+        if self.emergency is None:
+            return
+        late = [item for item in self.note_told(stored) if item.told]
+        self.emergency.settle(item.alert.id for item in stored)
+        known = {item.alert.id: item.told for item in stored}
+        if any(item.told != known[item.alert.id] for item in late):
+            with contextlib.suppress(StoreError):  # then it is sent twice, under one id
+                await self._store.mark_told({item.alert.id: item.told for item in late})
 
     def _count(self, new: Mapping[str, Written]) -> None:
         self._counters.add("store_alerts_total", len(new))

@@ -43,9 +43,12 @@ class LineSource(Protocol):
     def stop(self) -> None:
         """Ask `run` to return soon. Safe from any thread."""
 
+    def probe(self) -> None:
+        """Have `run` emit an empty batch soon: the sign that it is not stuck. Safe from any thread."""
+
 
 class Emit(Protocol):
-    """Hands a batch to the pipeline, in order; blocks while the pipeline is full."""
+    """Hands a batch to the pipeline, in order; blocks while the pipeline is full. An empty one answers a probe."""
 
     def __call__(self, records: list[Record]) -> None:
         """Take over the batch."""
@@ -85,6 +88,9 @@ class Outbox(Protocol):
 
         The worst first; of a group one at a time, in order. They stay taken until they are marked.
         """
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Taken and not tried after all: it is due as it was."""
 
     async def mark_delivered(self, delivery: Delivery, *, is_well: bool = False) -> None:
         """The sink took it; `is_well` says that this ended its trouble."""

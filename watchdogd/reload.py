@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from watchdogd.assembly import build_sinks, choose_routes, choose_terms
-from watchdogd.errors import Place, Problem, ProblemsError
+from watchdogd.errors import Place, Problem, ProblemsError, RuleError
 from watchdogd.grouping_settings import plan_grouping
 from watchdogd.loading import log_load
 from watchdogd.memory import freeze_memory
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
     from watchdogd.config import Config
     from watchdogd.loading import Loaded, Loader
+    from watchdogd.match.engine import Engine
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
     from watchdogd.reports import LoadReport
     from watchdogd.telemetry import Counters
     from watchdogd.triage_desk import Asker
     from watchdogd.write.deliver import Deliverer
+
+NEED_RESTART: Final = ("sources", "store", "control", "health", "api")
+"""Settings that stay as they were at the start (config.yaml says so)."""
 
 log = logging.getLogger("watchdogd.service")
 
@@ -79,7 +83,10 @@ class Reloader:
                 problem = Problem(Place("watchdogd"), f"failed to load: {type(error).__name__}: {error}")
                 self.last = self._refuse((problem,))
             else:
-                await self._swap(loaded)
+                try:
+                    await self._swap(loaded)
+                except RuleError as error:
+                    self.last = self._refuse(error.problems)
             await asyncio.to_thread(self._loader.keep)
             notify("READY=1", f"STATUS={self.describe()}")
             return self.last
@@ -98,13 +105,24 @@ class Reloader:
         log.error("reload refused, the old rules and settings stay in force:\n%s", lines)
         return self._loader.report_refusal(self.last.active, self.last.inactive, problems)
 
+    def _take_former_engine(self) -> Engine:
+        try:
+            return self._loader.take_former_engine()
+        except Exception as error:
+            log.critical("neither the new rules nor the old ones can be compiled: ending, to be started anew")
+            raise SystemExit(1) from error
+
     async def _swap(self, loaded: Loaded) -> None:
-        """Everything between two batches: no event is judged half by the old and half by the new."""
+        """Everything between two batches: no event is judged half by the old and half by the new.
+
+        Raises RuleError where the new rules cannot be compiled after all; then nothing has changed.
+        """
         fresh, config, pipeline = loaded.config, self._config, self._pipeline
-        if (fresh.sources, fresh.store, fresh.control) != (config.sources, config.store, config.control):
-            log.warning("changes of sources, store and control need a restart: systemctl restart watchdogd")
+        pipeline.judge.replace_engine(self._loader.take_engine, self._take_former_engine)
+        kept = [name for name in NEED_RESTART if getattr(fresh, name) != getattr(config, name)]
+        if kept:
+            log.warning("changes of %s need a restart: systemctl restart watchdogd", ", ".join(kept))
         apply_log_level(fresh.log.level)
-        pipeline.judge.replace_engine(self._loader.take_engine())
         self._replace_contexts(fresh.contexts)
         freeze_memory()
         if fresh.triage != config.triage:
@@ -114,9 +132,7 @@ class Reloader:
                 self._retire_later(retired, config.triage.timeout_s)
         pipeline.desk.routes = choose_routes(fresh)
         pipeline.grouping = plan_grouping(fresh.grouping, fresh.inhibit_rules)
-        self._config = msgspec.structs.replace(
-            fresh, sources=config.sources, store=config.store, control=config.control
-        )
+        self._config = msgspec.structs.replace(fresh, **{name: getattr(config, name) for name in NEED_RESTART})
         self.last, self.rules_from_ms = loaded.report, loaded.from_ms
         self.inactive = loaded.inactive
         unchanged = {"journald", *(hook.name for hook in fresh.webhooks if hook in config.webhooks)}

@@ -3,8 +3,9 @@
 A rule file `FOLDER/.../NAME.yml` has its samples in a folder `tests/NAME/` beside it or beside any folder above it, up
 to the rule folder: `fires*.log` (each must make the rule match) and `quiet*.log` (none may). Lines are audit's own; a
 file whose first line begins with `{` holds one JSON object of fields a line instead, for what has no audit line
-(host metrics). `@category` there names another view than the rule's own, `@time_ms` the time; without it lines are ten
-seconds apart. What stands in `tests/NAME/ID/` (a rule's id, or its `name`) is about that rule of the file alone.
+(host metrics); `@category` there names another view than the rule's own, `@time_ms` the time; without it lines are ten
+seconds apart. Samples of a service's rule (sshd, sudo, auth, cron, syslog) hold lines of `journalctl -o json` or of
+/var/log/auth.log. What stands in `tests/NAME/ID/` (a rule's id, or its `name`) is about that rule of the file alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdogd.decode.decoder import Decoder
+from watchdogd.decode.journal import JournalDecoder
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.identity import Identity
@@ -27,6 +29,7 @@ from watchdogd.match.engine import Engine
 from watchdogd.match.explain import Explainer, Finding, first_line, name_id
 from watchdogd.match.files import LEFT_OUT, find_rule_files, show_path
 from watchdogd.match.library import RuleSet
+from watchdogd.match.logsources import SERVICES
 from watchdogd.match.syntax import Correlation, RuleBody
 from watchdogd.ports import SystemClock
 from watchdogd.telemetry import Counters
@@ -45,6 +48,8 @@ APART_MS = 10_000
 
 PASSED, FAILED, MISSING, SKIPPED = "passed", "failed", "missing", "skipped"
 _SHOWN = 4
+_CURSOR = b'"__CURSOR"'
+"""What no line of fields has, and every entry of the journal."""
 _LOSSES = ("decode_garbage_lines_total", "decode_incomplete_events_total")
 
 
@@ -239,14 +244,16 @@ def read_sample(path: Path, category: str) -> Iterator[Event]:
         raise SampleError(f"is larger than {MAX_SAMPLE_BYTES >> 20} MiB")
     if not lines:
         raise SampleError("is empty")
-    if lines[0].lstrip().startswith(b"{"):
+    is_service = category in SERVICES
+    if lines[0].lstrip().startswith(b"{") and not (is_service and _CURSOR in lines[0]):
         yield from read_fields(lines, category)
         return
     counters = Counters()
-    yield from read_audit(lines, counters)
+    yield from read_entries(lines, counters) if is_service else read_audit(lines, counters)
     for name in _LOSSES:
         if counters.get(name):
-            raise SampleError(f"{name} is {counters.get(name)}: some lines are cut off or are no audit records")
+            of = "entries of the journal or lines of syslog" if is_service else "audit records"
+            raise SampleError(f"{name} is {counters.get(name)}: some lines are cut off or are no {of}")
 
 
 def read_audit(lines: Iterable[bytes], counters: Counters) -> Iterator[Event]:
@@ -257,6 +264,14 @@ def read_audit(lines: Iterable[bytes], counters: Counters) -> Iterator[Event]:
         record = Record("sample", Position("sample", "", number, number), line)
         yield from map(enricher.enrich, decoder.feed([record], 0).events)
     yield from map(enricher.enrich, decoder.drain().events)
+
+
+def read_entries(lines: Iterable[bytes], counters: Counters) -> Iterator[Event]:
+    """Events of entries of the journal (`journalctl -o json`) or of lines of syslog; positions count lines from 1."""
+    decoder = JournalDecoder(counters)
+    for number, line in enumerate(lines, 1):
+        record = Record("sample", Position("sample", "", number, number), line)
+        yield from decoder.feed([record], 0).events
 
 
 def read_fields(lines: Iterable[bytes], category: str) -> Iterator[Event]:

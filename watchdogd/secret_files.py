@@ -43,15 +43,21 @@ class _Webhook(Protocol):
 
 
 class Search(msgspec.Struct, frozen=True):
-    """Where a relative `*_file` may be: systemd's credentials first, then the configuration's folder."""
+    """Where a relative `*_file` may be: systemd's credentials first, then the configuration's folder.
+
+    A credential's name has no slash: what LoadCredential= takes from a folder `credentials` is `credentials_NAME`
+    (systemd.exec(5)), and is found by `credentials/NAME`, as it is in the configuration's folder.
+    """
 
     folder: Path | None
     credentials: str | None
 
     def find(self, name: str) -> Path:
         """Path of the file; in the configuration's folder where it is nowhere."""
-        if self.credentials and not Path(name).is_absolute() and (Path(self.credentials) / name).exists():
-            return Path(self.credentials) / name
+        if self.credentials and not Path(name).is_absolute():
+            for candidate in (name, name.replace("/", "_")):
+                if (Path(self.credentials) / candidate).exists():
+                    return Path(self.credentials) / candidate
         return self.folder / name if self.folder is not None else Path(name)
 
 

@@ -8,16 +8,18 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from watchdogd import __version__
+from watchdogd.api_desk import open_api
 from watchdogd.assembly import (
-    AuditSources,
     build_deliveries,
     build_desk,
+    build_integrity,
     build_pipeline,
     build_triager,
     watch_packages,
@@ -26,14 +28,16 @@ from watchdogd.background import Standing
 from watchdogd.collect.audit_status import KernelLosses
 from watchdogd.collect.host_metrics import HostMetrics
 from watchdogd.control import ControlServer, Takes
+from watchdogd.enrich.process import ProcessTree
+from watchdogd.enrich.procfs import ProcReader
 from watchdogd.errors import StoreDamagedError, StoreError
 from watchdogd.health_desk import HealthDesk
 from watchdogd.history_desk import HistoryDesk
 from watchdogd.ledger_desk import LedgerDesk
-from watchdogd.loading import Loader, check_samples, log_load
+from watchdogd.loading import Loader, log_load
 from watchdogd.match.files import show_path
 from watchdogd.match.watch import RuleWatcher
-from watchdogd.memory import freeze_memory
+from watchdogd.memory import freeze_memory, trim_often
 from watchdogd.notify import notify, read_watchdog_interval_s, telling_alive
 from watchdogd.ports import SystemClock
 from watchdogd.reload import Reloader, apply_log_level
@@ -45,6 +49,9 @@ from watchdogd.reports import (
     SourceReport,
     StatusReport,
 )
+from watchdogd.rule_trial import try_rules
+from watchdogd.sources import Sources
+from watchdogd.stop_desk import StopDesk
 from watchdogd.store.damage import build_damage_alert
 from watchdogd.store.database import Batch, NewAlert, Store
 from watchdogd.store.outbox import Outbox
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     from watchdogd.config import Config, HostMetricsSettings
     from watchdogd.control import Handler
     from watchdogd.enrich.context import Contexts
+    from watchdogd.integrity_desk import IntegrityDesk
     from watchdogd.loading import Loaded, StartOptions
     from watchdogd.pipeline import Pipeline
     from watchdogd.ports import Clock
@@ -84,7 +92,14 @@ class Service:
         self._counters = Counters()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._tree = ProcessTree(ProcReader(), counters=self._counters)
         self._since_ms = self._clock.now_ms()
+        self._farewell = StopDesk(self._stop, ProcReader(), options.environ, self._since_ms)
+
+    @property
+    def was_ended_past_manager(self) -> bool:
+        """Whether somebody else than systemd, which runs us, told us to stop."""
+        return self._farewell.is_past_manager
 
     async def run(self) -> str:
         """Build, announce readiness, work until SIGTERM or SIGINT, drain. Raises what makes a start impossible.
@@ -96,14 +111,17 @@ class Service:
             await self._live()
         except* StoreDamagedError as group:
             damage = str(next(iter_leaves(group)))
+        finally:
+            self._farewell.close()
         return damage
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        self._farewell.open()
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        loader = Loader(self._options, self._counters, self._clock, check_samples)
+        loader = Loader(self._options, self._counters, self._clock, try_rules)
         loaded = await asyncio.to_thread(loader.load_first)
         apply_log_level(loaded.config.log.level)
         log_load(loaded)
@@ -130,16 +148,23 @@ class Service:
     ) -> None:
         config, desk = loaded.config, triage.desk
         pipeline, ledger = await build_pipeline(
-            config, loader.take_engine(), store, triage, self._counters, self._clock, contexts
+            config, loader.take_engine(), store, triage, self._counters, self._clock, contexts, self._tree
         )
-        accounts = await LedgerDesk.open(store, self._counters, pipeline.count_in_flight)
+        integrity = build_integrity(config, loader.folders, pipeline, store, self._counters, self._clock)
+        accounts = await LedgerDesk.open(store, self._counters, partial(count_in_flight, pipeline, integrity))
         outbox = Outbox(store, self._counters, self._clock)
         deliverer, delivery_desk = build_deliveries(config, outbox, store, desk, self._counters, self._clock)
         sources, follows = await self._begin(config, pipeline, ledger, store)
         losses = KernelLosses(Path(config.sources.audit_log.status_path), self._counters, self._clock)
         await desk.resume()
         health = HealthDesk(
-            config, pipeline, store, losses, lambda: sources.report(pipeline.is_reading), self._counters, self._clock
+            config,
+            pipeline,
+            store,
+            losses,
+            lambda: sources.report(pipeline.intake.is_reading),
+            self._counters,
+            self._clock,
         )
         history = await HistoryDesk.open(config.store, store, self._counters, self._clock)
         pipeline.list_silences = lambda: history.silences.current
@@ -155,7 +180,8 @@ class Service:
                 ("deliver", deliverer.run(desk.wake_deliverer)),
                 ("tell what was given up", delivery_desk.run()),
                 ("emergency", run_emergency(pipeline, deliverer, self._counters)),
-                ("watchdog", self._feed_watchdog(pipeline)),
+                ("watchdog", self._feed_watchdog(pipeline, deliverer)),
+                ("trim memory", trim_often()),
                 ("watch database", end_when_damaged(store)),
                 ("tell of database", tell_written_back(store, pipeline, self._counters)),
             )
@@ -178,7 +204,7 @@ class Service:
             watcher = RuleWatcher(loader.look, loader.seen, reloader.reload, self._counters)
 
             async def report() -> StatusReport:
-                read = [*sources.report(pipeline.is_reading)]
+                read = [*sources.report(pipeline.intake.is_reading), *([integrity.report()] if integrity else ())]
                 return await accounts.complete(
                     await history.complete(health.complete(self._report(loader, reloader, config, read, triage)))
                 )
@@ -194,22 +220,31 @@ class Service:
                 **history.handlers(),
             }
             control = ControlServer(Path(config.control.path), handlers, self._counters, start)
-            workers.append(start(reloader.serve(self._reload), name="reload"))
-            workers.append(start(watcher.run(), name="watch rules"))
             await control.open()
-            workers.append(start(self._sample_metrics(config.sources.host_metrics, pipeline), name="host metrics"))
-            workers.append(start(pipeline.sample(losses, STATUS_EVERY_S), name="kernel losses"))
+            api = open_api(config, triage, history, delivery_desk, report, self._counters, self._clock, start)
+            loops = (
+                ("reload", reloader.serve(self._reload)),
+                ("watch rules", watcher.run()),
+                ("host metrics", self._sample_metrics(config.sources.host_metrics, pipeline)),
+                ("kernel losses", pipeline.intake.sample(losses, STATUS_EVERY_S)),
+                *(() if integrity is None else integrity.loops()),
+            )
+            workers += [start(loop, name=name) for name, loop in loops]
             freeze_memory()
             notify("READY=1", f"STATUS={reloader.describe()}")
             log.info("ready: %d rules active, %d inactive", loaded.report.active, loaded.report.inactive)
             await self._stop.wait()
             control.close()
+            api.close()
             notify("STOPPING=1", "STATUS=draining")
+            await self._farewell.tell(
+                pipeline, store, self._tree, self._counters, self._clock, is_wanted=config.health.enabled
+            )
             log.info("stopping: draining")
-            pipeline.begin_stop()
+            pipeline.intake.begin_stop()
             for follower in followers:
                 await follower
-            await pipeline.end_reading()
+            await pipeline.intake.end_reading()
             await judge
             await self._drain(outbox, deliverer)
             for worker in workers:
@@ -221,7 +256,7 @@ class Service:
 
     async def _begin(
         self, config: Config, pipeline: Pipeline, ledger: OffsetLedger, store: Store
-    ) -> tuple[AuditSources, list[Coroutine[None, None, None]]]:
+    ) -> tuple[Sources, list[Coroutine[None, None, None]]]:
         """Say that the database is a new one, then fix where reading begins: what ends between the two is said again.
 
         Raises StoreError.
@@ -234,8 +269,8 @@ class Service:
         if store.found is not None:
             await commit(plan_damage_alert(store.found, pipeline))
         from_start = self._options.from_start or store.found is not None
-        sources = AuditSources(config, self._counters, self._clock, from_start=from_start)
-        return sources, await sources.open(pipeline, ledger, commit)
+        sources = Sources(config, self._counters, self._clock, from_start=from_start)
+        return sources, await sources.open(pipeline, ledger, store, commit)
 
     def _report(
         self, loader: Loader, reloader: Reloader, config: Config, sources: list[SourceReport], triage: TriageParts
@@ -261,7 +296,7 @@ class Service:
 
     async def _sample_metrics(self, settings: HostMetricsSettings, pipeline: Pipeline) -> None:
         if settings.enabled:
-            await pipeline.sample(HostMetrics(self._counters, self._clock), settings.interval_s)
+            await pipeline.intake.sample(HostMetrics(self._counters, self._clock), settings.interval_s)
 
     async def _drain(self, outbox: Outbox, deliverer: Deliverer) -> None:
         """Send what can be sent now. What waits for a verdict waits no longer; what fails stays for the next start."""
@@ -272,21 +307,27 @@ class Service:
         except StoreError as error:
             log.error("%s; what is due goes out after the next start", error)
 
-    async def _feed_watchdog(self, pipeline: Pipeline) -> None:
+    async def _feed_watchdog(self, pipeline: Pipeline, deliverer: Deliverer) -> None:
         """Tell systemd that we live each time a token has passed every stage: idle is alive, stuck is dead."""
         interval_s = read_watchdog_interval_s(os.environ)
         if interval_s is None:
             return
         while True:
-            await pipeline.pulse()
+            began_s = self._clock.monotonic_s()
+            await asyncio.gather(pipeline.intake.pulse(), pipeline.desk.pulse(), deliverer.pulse())
             notify("WATCHDOG=1")
-            await asyncio.sleep(interval_s / 3)
+            await asyncio.sleep(max(0.0, interval_s / 3 - (self._clock.monotonic_s() - began_s)))
+
+
+def count_in_flight(pipeline: Pipeline, integrity: IntegrityDesk | None) -> dict[str, int]:
+    """What is in hand between two stages, by the names of the ledger's amounts."""
+    return pipeline.count_in_flight() | ({} if integrity is None else integrity.count_in_flight())
 
 
 async def run_emergency(pipeline: Pipeline, deliverer: Deliverer, counters: Counters) -> None:
     """Send what the pipeline cannot store, until cancelled."""
     emergency = Emergency(deliverer.find_sink, counters)
-    pipeline.tell_unstored = emergency.take
+    pipeline.emergency = emergency
     await emergency.run()
 
 

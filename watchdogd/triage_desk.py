@@ -120,6 +120,7 @@ class TriageDesk:
         self._ready = asyncio.Event()
         self._cold = asyncio.Event()
         self._shedding = asyncio.Event()
+        self._pulses: list[asyncio.Event] = []
         self.opinions: dict[str, int] = {}
         """How many verdicts the operator has given, by label."""
         self.routes = routes
@@ -134,6 +135,11 @@ class TriageDesk:
         self._sessions = Sessions(settings.questions_per_group, settings.group_s, self._clock)
         self.cache = VerdictCache(settings.cache_s, self._clock)
         self._cold.set()
+
+    @property
+    def settings(self) -> TriageSettings:
+        """In force now."""
+        return self._settings
 
     def loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         """What the service runs as tasks, each with a name; the number in flight needs a restart to change."""
@@ -187,12 +193,22 @@ class TriageDesk:
         self._unsorted.pop(question.name, None)
         self._sorted.pop(question.name, None)
 
+    async def pulse(self) -> None:
+        """Return when `sort` has come round: where it is stuck, never. A model that is slow does not hold it up."""
+        pulse = asyncio.Event()
+        self._pulses.append(pulse)
+        self._arrival.set()
+        await pulse.wait()
+
     # --- sorting: background, kept verdicts, quotas --------------------------------------------------------------
 
     async def sort(self) -> None:
         """Gather the background of each question as it comes; answer those that need no model. Runs for ever."""
         while True:
             await self._arrival.wait()
+            pulses, self._pulses = self._pulses, []
+            for pulse in pulses:
+                pulse.set()
             if not self._unsorted:
                 self._arrival.clear()
                 continue
@@ -318,6 +334,7 @@ class TriageDesk:
                     new = await self._verdicts.record([*self._rule_on(alerts, verdict, asked_id)])
                     count_own_alerts(self._counters, len(new))
                     self._counters.add("triage_settled_total", len(alerts))
+                    self._counters.add_by("verdicts_total", (verdict.label, verdict.by), len(alerts))
                     if counter:
                         self._counters.add(counter, len(alerts))
                     self.wake_deliverer.set()
@@ -340,8 +357,15 @@ class TriageDesk:
                 )
                 for extra in ruling.extra
             )
-            sinks = self.routes.choose(ruling.alert.level, ruling.alert.rule.notify, ruling.alert.rule)
-            yield RuledAlert(ruling.alert, ruling.journald_only, ruling.verdict_changes, sinks, extra)
+            wanted = ruling.alert.level, ruling.alert.rule.notify, ruling.alert.rule, ruling.label
+            yield RuledAlert(
+                ruling.alert,
+                ruling.journald_only,
+                ruling.verdict_changes,
+                self.routes.choose(*wanted),
+                self.routes.refuse(*wanted),
+                extra,
+            )
 
     async def warm_up(self) -> None:
         """Have each model loaded before somebody waits for it: the first, and what a reload names. Runs for ever."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.daemon import IMPLANT, RULE_ID, Daemon, make_exec_lines, wait_until
 from tests.store.conftest import make_alert
-from watchdogd.cli import alerts_list, display
+from watchdogd.cli import alerts_list, alerts_show, display
 from watchdogd.cli.alerts_show import list_rows, show_report
 from watchdogd.cli.main import main
 from watchdogd.entities import AlertState, Label, Level, Process, ProcessKey, Verdict
@@ -210,7 +210,7 @@ def test_deliveries_are_told_in_words() -> None:
     ]
     rows = list(list_rows(AlertReport(listed(make_evil()), (), (), more_repeats=False)))
     assert ("told", "nobody", "dim") in rows
-    assert rows[-1][1].endswith("xxx [... 9000 characters in all]")
+    assert rows[-1][1].endswith("xxx...[cut, 9000 characters in all]")
 
 
 def test_pages_are_asked_for_until_there_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,23 +228,26 @@ def test_pages_are_asked_for_until_there_are_enough(monkeypatch: pytest.MonkeyPa
     assert [(request.before_id, request.limit) for request in asked] == [("abcd", 100), (None, 100)]
 
 
-def test_secrets_of_commands_are_masked_in_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    process = Process(
-        ProcessKey("", 7, 1),
-        7,
-        1,
-        "/bin/mysql",
-        "mysql",
-        ("mysql", "--password=Pa55w0rd", "-h", "db"),
-        "/",
-        0,
-        "root",
-        0,
-        None,
-        None,
-        None,
-    )
-    alerts_list.print_table([make_alert("a" * 64, process=process)])
+def make_secret() -> Alert:
+    argv = ("mysql", "--password=Pa55w0rd", "-h", "db")
+    process = Process(ProcessKey("", 7, 1), 7, 1, "/bin/mysql", "mysql", argv, "/", 0, "root", 0, None, None, None)
+    lines = ('type=EXECVE msg=audit(1.000:1): argc=4 a0="mysql" a1="--password=Pa55w0rd" a2="-h" a3="db"',)
+    return make_alert("a" * 64, process=process, lines=lines)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("command", ["show", "list"])
+def test_secrets_are_masked_unless_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, form: str
+) -> None:
+    one = listed(make_secret())
+    reports = {"alert": AlertReport(one, (), (one,), more_repeats=False), "alerts": AlertsReport((one,), None)}
+    for module in (alerts_show, alerts_list):
+        monkeypatch.setattr(module, "ask", lambda _socket, verb, *_: reports[verb])
+    arguments = ["alerts", command, *(["aaaa"] if command == "show" else []), "--socket", "/x", "--format", form]
+    assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "mysql --password=[masked] -h db" in shown
+    assert "--password=[masked]" in shown
     assert "Pa55w0rd" not in shown
+    assert main([*arguments, "--unmask"]) == 0
+    assert ("--password=Pa55w0rd" in capsys.readouterr().out) == ((command, form) != ("list", "text"))

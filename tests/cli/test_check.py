@@ -83,6 +83,17 @@ def test_what_is_fine_says_what_would_be_in_force(folder: Path, capsys: pytest.C
     assert TOKEN not in out
 
 
+def test_who_may_ask_the_api_is_said_and_no_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "grafana.token").write_text("0123456789abcdef\n")
+    config = folder / "config.yaml"
+    tokens = "  tokens:\n    - {name: grafana, token_file: grafana.token}\n"
+    config.write_text(f"{config.read_text()}api:\n  path: api.sock\n  listen: 127.0.0.1:8000\n{tokens}")
+    status, out = check(capsys)
+    assert status == 0
+    assert f"{folder}/api.sock; 127.0.0.1:8000 (no TLS) for grafana (read)" in out
+    assert "0123456789abcdef" not in out
+
+
 @pytest.mark.parametrize("raised", [False, True])
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("floor", ["journald", "webhooks"])
@@ -205,3 +216,20 @@ def test_a_file_that_is_no_text_is_a_mistake_in_it(folder: Path, capsys: pytest.
     status, out = check(capsys, "--rules", "mine")
     assert status == 1
     assert out.startswith("config.yaml:2:10: error: byte 14 (0xff) is not UTF-8")
+
+
+def test_rules_and_tags_that_a_receiver_waits_for_in_vain_are_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = folder / "mine" / "shadow.yml"
+    rule.write_text(f"{rule.read_text()}tags: [attack.t1003.008]\n")
+    match = (
+        "    match:\n      rules: [shadow FILE read, Shadow file, 11111111-1111-4111-8111-111111111111]\n"
+        "      tags: [attack.T1003.008, attack.t1003]\n"
+    )
+    (folder / "config.yaml").write_text(CONFIG + match)
+    status, out = check(capsys, "--strict")
+    assert status == 1
+    assert "config.yaml:12:33: warning: webhooks[0].match.rules[1] 'Shadow file': no rule has that id or title" in out
+    assert "config.yaml:13:32: warning: webhooks[0].match.tags[1] 'attack.t1003': no rule has that tag" in out
+    assert "0 errors, 2 warnings" in out

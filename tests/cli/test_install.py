@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from watchdogd.cli.install import (
-    STATUS_SERVICE_PATH,
-    STATUS_TIMER_PATH,
-    UNIT_PATH,
-    find_obstacles,
-    find_program,
-    list_files,
-)
+from watchdogd.cli.install import find_obstacles, find_program
+from watchdogd.cli.inventory import DISTRIBUTION_MARK, STATUS_SERVICE_PATH, STATUS_TIMER_PATH, UNIT_PATH, list_files
 from watchdogd.cli.main import main
 from watchdogd.cli.placement import RECORD_PATH, Placed, Placement
 from watchdogd.errors import WatchdogdError
@@ -218,3 +214,62 @@ def test_the_unit_is_what_systemd_understands(tmp_path: Path, path: Path) -> Non
         timeout=60,
     )
     assert exposure.returncode == 0, exposure.stdout[-200:]
+
+
+def test_a_change_is_shown_as_a_diff_before_it_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["install", "--root", str(tmp_path)])
+    unit = below(tmp_path, UNIT_PATH)
+    shipped = unit.read_text()
+    unit.write_text(shipped.replace("WatchdogSec=30", "WatchdogSec=99\x1b[2J"))
+    capsys.readouterr()
+    assert main(["install", "--root", str(tmp_path), "--force", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"--- {UNIT_PATH}\n+++ {UNIT_PATH}\n@@" in said
+    assert "\n-WatchdogSec=99" in said
+    assert "\n+WatchdogSec=30\n" in said
+    assert "\x1b" not in said
+    assert "WatchdogSec=99" in unit.read_text()
+    assert main(["install", "--root", str(tmp_path), "--force"]) == 0
+    assert unit.read_text() == shipped
+    assert main(["install", "--root", str(tmp_path), "--force", "--diff"]) == 0
+    assert "@@" not in capsys.readouterr().out.partition("+WatchdogSec=30")[2], "nothing changes any more"
+
+
+def test_whole_diffs_show_new_files_and_what_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install", "--root", str(tmp_path), "--diff"]) == 0
+    said = capsys.readouterr().out
+    assert f"--- /dev/null\n+++ {UNIT_PATH}\n" in said
+    assert "+++ /usr/share/watchdogd/rules/execution/world_writable_directory.yml" in said
+    assert main(["install", "--root", str(tmp_path), "--undo", "--diff"]) == 0
+    assert f"--- {UNIT_PATH}\n+++ /dev/null\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1)])
+def test_on_a_terminal_it_asks(tmp_path: Path, answer: str, code: int) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "watchdogd", "install", "--root", str(tmp_path)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(ours, 65536)
+        os.write(ours, f"{answer}\n".encode())
+        with contextlib.suppress(OSError):  # EIO: the other side is closed
+            while os.read(ours, 65536):
+                pass
+        assert process.wait(30) == code
+    os.close(ours)
+    assert below(tmp_path, UNIT_PATH).exists() == (code == 0)
+
+
+def test_a_packages_layout_leaves_a_mark_and_no_record(tmp_path: Path) -> None:
+    assert main(["install", "--root", str(tmp_path), "--layout", "arch", "--program", "/usr/bin/watchdogd"]) == 0
+    assert below(tmp_path, DISTRIBUTION_MARK).is_file()
+    assert not below(tmp_path, RECORD_PATH).exists()
+    assert (tmp_path / "usr/lib/systemd/system/watchdogd.service").is_file()
+    assert not (tmp_path / "usr/local").exists()
+
+
+def test_a_packages_layout_is_not_for_the_running_system(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install", "--layout", "arch", "--dry-run"]) == 2
+    assert "--root" in capsys.readouterr().err

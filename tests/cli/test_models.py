@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, Scripted, label, lines, reply
+from tests.ollama.server import free_port
 from tests.store.test_standings import make_standing
 from tests.triage.conftest import make_alert
 from watchdogd.cli import main as cli

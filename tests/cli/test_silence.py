@@ -9,31 +9,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.daemon import IMPLANT, Daemon, make_exec_lines, wait_until
-from tests.host.receiver import Receiver
 from watchdogd.cli.main import main
 from watchdogd.cli.silence import print_table, render_made
 from watchdogd.listings import SilenceMade, SilenceReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.host.receiver import Receiver
 
 EVIL = "\x1b[2J\nevil\u202e"
 SILENCE = SilenceReport(EVIL, (EVIL,), 1, 1_795_000_000_000, False, EVIL, EVIL, 7)  # noqa: FBT003 - as it is sent
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as listening:
-        yield listening
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
-    with Daemon(tmp_path, webhook_url=receiver.url) as running:
-        running.append(b"")
-        running.start("--from-start")
-        yield running
+def daemon(daemon: Daemon) -> Daemon:
+    """Started."""
+    daemon.start("--from-start")
+    return daemon
 
 
 def run(daemon: Daemon, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -12,14 +12,7 @@ import pytest
 from tests.host.receiver import RESET, Fault, Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 def send(folder: Path, *options: str, webhooks: str, journald: bool = False) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from tests.collect.probing import assert_answers
 from watchdogd.collect.audit_log import AuditLogTail
 from watchdogd.entities import Checkpoint, Record
 from watchdogd.errors import SourceError
@@ -564,6 +565,10 @@ class TestErrors:
 
 
 class TestThread:
+    def test_a_probe_is_answered_while_nothing_comes(self, log: Path, make: MakeTail) -> None:
+        append(log, "one")
+        assert_answers(make(poll_s=0.001))
+
     def test_stop_ends_it(self, log: Path, make: MakeTail) -> None:
         seen = threading.Event()
         tail = make(poll_s=0.001)

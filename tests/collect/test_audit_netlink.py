@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.collect.netlink_messages import Kernel, make_message
+from tests.collect.probing import assert_answers
 from tests.daemon import make_exec_lines
 from watchdogd.collect.audit_netlink import SOURCE, AuditNetlink, clean_text, cut_messages
 from watchdogd.decode.tables import name_type
@@ -247,6 +248,15 @@ def test_a_socket_that_may_not_join_is_closed(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SourceError, match="CAP_AUDIT_READ"):
         AuditNetlink(name_type, Counters(), StillClock()).open()
     assert opened.closed
+
+
+def test_a_probe_is_answered_while_nothing_comes() -> None:
+    source = AuditNetlink(name_type, Counters(), StillClock())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.settimeout(0)
+    source._socket = ours
+    assert_answers(source)
+    theirs.close()
 
 
 def test_stop_ends_a_run_that_waits() -> None:

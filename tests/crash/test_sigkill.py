@@ -87,12 +87,6 @@ def read_ids(receiver: Receiver) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
 def flaky() -> Iterator[Receiver]:
     """Fails two times of five, until it has failed often enough."""
     chance = random.Random(23)
@@ -107,7 +101,7 @@ def prepare(tmp_path: Path, url: str) -> Path:
     config = tmp_path / "config.yaml"
     config.write_text(
         f"sources:\n  audit_log:\n    path: {tmp_path}/audit.log\n  audit_netlink:\n    enabled: false\n"
-        f"  host_metrics:\n    enabled: false\n"
+        f"  host_metrics:\n    enabled: false\n  file_integrity:\n    enabled: false\n"
         f"rules:\n  folders: [rules]\ntriage:\n  enabled: false\njournald:\n  enabled: false\n"
         f"store:\n  path: {tmp_path}/state/watchdogd.db\nwebhooks:\n  - name: receiver\n    url: {url}\n"
     )
@@ -209,6 +203,12 @@ def test_kills_make_correlations_neither_forget_nor_count_twice(tmp_path: Path, 
 
 @pytest.mark.slow
 def test_control_that_checkpoints_at_the_read_head_loses(tmp_path: Path, receiver: Receiver) -> None:
-    config = prepare(tmp_path, receiver.url)
-    expected, rows = torment(tmp_path, [str(HERE / "read_head.py")], config, CONTROL_KILLS, receiver)
-    assert set(rows) < expected, "the control lost nothing: this harness could not see a loss"
+    """Moments are random: it may be lucky once, not three times."""
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        config = prepare(folder, receiver.url)
+        expected, rows = torment(folder, [str(HERE / "read_head.py")], config, CONTROL_KILLS, receiver)
+        if set(rows) < expected:
+            return
+    pytest.fail("the control lost nothing: this harness could not see a loss")

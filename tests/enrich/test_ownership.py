@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import pacman
 from watchdogd.background import Package
 from watchdogd.enrich import ownership
 from watchdogd.enrich.ownership import PackageOwners, read_rpm
@@ -98,12 +99,41 @@ def test_pacman(tmp_path: Path) -> None:
     folder = "var/lib/pacman/local/gnu-netcat-0.7.1-8"
     write(tmp_path, f"{folder}/files", b"%FILES%\nusr/\nusr/bin/\nusr/bin/nc\n")
     digest = hashlib.sha256(PROGRAM).hexdigest().encode()
-    mtree = b"#mtree\n./usr/bin/nc time=1.0 size=9 md5digest=00 sha256digest=" + digest + b"\n"
+    mtree = b"#mtree\n./usr/bin/nc time=1.0 size=9 md5digest=" + b"0" * 32 + b" sha256digest=" + digest + b"\n"
     write(tmp_path, f"{folder}/mtree", gzip.compress(mtree))
     write(tmp_path, "usr/bin/nc", PROGRAM)
     assert PackageOwners(tmp_path).describe("/usr/bin/nc") == Package("gnu-netcat", "0.7.1-8", intact=True)
     write(tmp_path, "usr/bin/nc", b"other")
     assert PackageOwners(tmp_path).describe("/usr/bin/nc") == Package("gnu-netcat", "0.7.1-8", intact=False)
+    write(tmp_path, "usr/bin/ncat", PROGRAM)
+    assert PackageOwners(tmp_path).describe("/usr/bin/ncat") is None
+
+
+def test_pacmans_older_digests_escapes_and_configuration(tmp_path: Path) -> None:
+    md5 = f"md5digest={hashlib.md5(PROGRAM).hexdigest()}"
+    mtree = f"./usr/bin/a\\040b {md5}\n./etc/rc {md5}\n./usr/bin/bare mode=755\n"
+    backup = f"etc/rc\t{'0' * 32}\n"
+    pacman.install(tmp_path, "old-1-1", mtree, files="etc/rc\nusr/bin/a b\nusr/bin/bare\n", backup=backup)
+    for name in ("usr/bin/a b", "usr/bin/bare", "etc/rc"):
+        write(tmp_path, name, PROGRAM)
+    owners = PackageOwners(tmp_path)
+    assert owners.describe("/usr/bin/a b") == Package("old", "1-1", intact=True)
+    assert owners.describe("/usr/bin/bare") == owners.describe("/etc/rc") == Package("old", "1-1", intact=None)
+
+
+def test_pacman_is_asked_again_once_its_lock_is_gone(tmp_path: Path) -> None:
+    """The list of the last package is written into a folder that is there already."""
+    write(tmp_path, "usr/bin/nc", PROGRAM)
+    folder = pacman.install(tmp_path, "nc-1-1", "./usr/bin/nc mode=755\n")
+    listing = (folder / "files").read_bytes()
+    (folder / "files").unlink()
+    counters = Counters()
+    owners = PackageOwners(tmp_path, counters)
+    assert owners.describe("/usr/bin/nc") is None
+    (folder / "files").write_bytes(listing)
+    os.utime(tmp_path / "var/lib/pacman", ns=(1, 1))
+    assert owners.describe("/usr/bin/nc") == Package("nc", "1-1", intact=None)
+    assert counters.get("enrich_package_database_errors_total") == 0
 
 
 def test_rpm_as_it_is_printed() -> None:
@@ -134,7 +164,7 @@ def test_a_damaged_mtree_says_nothing(tmp_path: Path) -> None:
     write(tmp_path, "usr/bin/nc", PROGRAM)
     package = "var/lib/pacman/local/gnu-netcat-0.7.1-8"
     write(tmp_path, f"{package}/files", b"%FILES%\nusr/bin/nc\n")
-    mtree = bytearray(gzip.compress(b"./usr/bin/nc sha256digest=ab\n" * 100))
+    mtree = bytearray(gzip.compress(b"./usr/bin/nc mode=755\n" * 100))
     mtree[12:20] = b"\xff" * 8
     write(tmp_path, f"{package}/mtree", bytes(mtree))
     counters = Counters()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import pacman
 from watchdogd.enrich.package import PackageFiles
 from watchdogd.telemetry import Counters
 
@@ -80,10 +81,36 @@ def test_dpkg(root: Path, path: str, answer: bool | None) -> None:  # noqa: FBT0
 
 def test_apk_and_pacman(tmp_path: Path) -> None:
     write(tmp_path, "lib/apk/db/installed", "P:busybox\nF:bin\nR:busybox\na:0:0:755\nF:sbin\nR:init\n\n")
-    write(tmp_path, "var/lib/pacman/local/bash-5/files", "%FILES%\nusr/\nusr/bin/bash\n\n%BACKUP%\netc/bash\tabc\n")
+    write(tmp_path, "var/lib/pacman/local/bash-5-1/files", "%FILES%\nusr/\nusr/bin/bash\n\n%BACKUP%\netc/bash\tabc\n")
     files = read(tmp_path)
     asked = ("/bin/busybox", "/sbin/init", "/usr/bin/bash", "/sbin/busybox", "/etc/bash\tabc")
     assert [files.is_packaged(path) for path in asked] == [True, True, True, False, False]
+
+
+def test_pacmans_packages_may_be_replaced_while_they_are_read(tmp_path: Path) -> None:
+    clock = FakeClock()
+    pacman.install(tmp_path, "bash-5-1", "./usr/bin/bash mode=755\n")
+    listing = pacman.install(tmp_path, "zsh-5-1", "./usr/bin/zsh mode=755\n") / "files"
+    content = listing.read_bytes()
+    listing.unlink()
+    files = read(tmp_path, clock)
+    assert [files.is_packaged(path) for path in ("/usr/bin/bash", "/usr/bin/zsh")] == [True, False]
+    listing.write_bytes(content)
+    os.utime(tmp_path / "var/lib/pacman", ns=(1, 1))  # the lock is gone
+    clock.now_s += 2
+    assert files.is_packaged("/usr/bin/zsh") is None
+    files.read()
+    clock.now_s += 2
+    assert files.is_packaged("/usr/bin/zsh") is True
+
+
+def test_pacmans_list_that_is_damaged_leaves_all_unknown(tmp_path: Path) -> None:
+    folder = pacman.install(tmp_path, "bash-5-1", "./usr/bin/bash mode=755\n")
+    (folder / "files").write_bytes(b"%FILES%\n" + b"x" * (1 << 17))
+    files = PackageFiles(FakeClock(), tmp_path)
+    with pytest.raises(ValueError, match="longer than pacman writes it"):
+        files.read()
+    assert files.is_packaged("/usr/bin/bash") is None
 
 
 def test_nothing_is_known_before_the_first_reading_and_without_any_database(tmp_path: Path, root: Path) -> None:

@@ -13,7 +13,6 @@ from tests.host.receiver import Receiver
 from watchdogd.enrich.procfs import ProcReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
@@ -21,12 +20,6 @@ pytestmark = pytest.mark.slow
 NGINX, SHELL, PYTHON = "/usr/sbin/nginx", "/usr/bin/dash", "/usr/bin/python3.11"
 FIRST = 4_190_000
 """Pids that nobody on the testing host has."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 def write(daemon: Daemon, *story: list[str]) -> None:

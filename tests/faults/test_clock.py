@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,18 +13,9 @@ from tests.daemon import Daemon, wait_until
 from tests.faults.scene import append, ask_status, read_ids
 from tests.host.receiver import Fault, Receiver
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.slow
 
 HOUR_S = 3600
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ import pytest
 
 from tests.daemon import Daemon, wait_until
 from tests.faults.scene import append, read_ids, read_stored
-from tests.host.receiver import Receiver
 from watchdogd.store.damage import DAMAGE_RULE, list_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.host.receiver import Receiver
 
 pytestmark = pytest.mark.slow
 
@@ -24,19 +25,6 @@ PAGE_BYTES = 4096
 
 def count_damage(receiver: Receiver) -> int:
     return len(read_ids(receiver, DAMAGE_RULE.id))
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
-    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
-        daemon.log.touch()
-        yield daemon
 
 
 def scribble_header(database: Path) -> None:

@@ -13,10 +13,11 @@ import pytest
 from tests.daemon import Daemon, wait_until
 from tests.faults.scene import append, ask_status, read_ids, read_stored
 from tests.host import guard
-from tests.host.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.host.receiver import Receiver
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +35,6 @@ def fill(folder: Path) -> Path:
         while True:
             file.write(bytes(4096))
     return ballast
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture
@@ -69,13 +64,6 @@ def image(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount an image")
     yield state
     assert run("umount", state)
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
-    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
-        daemon.log.touch()
-        yield daemon
 
 
 def test_full_at_a_start(small: Path, daemon: Daemon, receiver: Receiver) -> None:

@@ -15,23 +15,10 @@ from tests.host.receiver import Fault, Receiver
 from watchdogd.store.damage import DAMAGE_RULE, list_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, receiver: Receiver) -> Iterator[Daemon]:
-    with Daemon(tmp_path, webhook_url=receiver.url) as daemon:
-        daemon.log.touch()
-        yield daemon
 
 
 def remove_file(database: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.host import guard
 from tests.host.auditing import Auditd
 from tests.host.journal import JOURNALD, Journald
-from tests.host.machine import Machine, build_base, build_package
+from tests.host.machine import SITE, Machine, build_base, build_package, build_release
 from tests.host.receiver import Receiver
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ def safe_host() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _guard_host(request: pytest.FixtureRequest) -> None:
-    """No test marked `host` runs without the guard, whatever fixtures it uses."""
-    if request.node.get_closest_marker("host") is not None:
+    """No test marked `host` runs without the guard, whatever fixtures it uses. An emulated host is another one."""
+    markers = {marker.name for marker in request.node.iter_markers()}
+    if "host" in markers and "qemu" not in markers:
         request.getfixturevalue("safe_host")
 
 
@@ -99,6 +100,45 @@ def boot_machine(safe_host: None, tmp_path: Path) -> Iterator[BootMachine]:  # n
         def boot(binds: Mapping[str, Path] | None = None) -> Machine:
             (tmp_path / "wheel").mkdir()
             package = build_package(tmp_path / "wheel")
-            return stack.enter_context(Machine(build_base(), package, tmp_path / "console", binds))
+            binds = {str(SITE / "watchdogd"): package, **(binds or {})}
+            return stack.enter_context(Machine(build_base(), tmp_path / "console", binds))
 
         yield boot
+
+
+class BootRelease(Protocol):
+    """A release's name and `Machine`'s options."""
+
+    def __call__(self, suite: str, binds: Mapping[str, Path] | None = None) -> Machine:
+        """Boot a machine; it ends with the test."""
+
+
+@pytest.fixture
+def boot_release(safe_host: None, tmp_path: Path) -> Iterator[BootRelease]:  # noqa: ARG001 (the guard)
+    """Boots a release of Debian as it is, without watchdogd."""
+    guard.require_programs("mmdebstrap", "systemd-nspawn")
+    with contextlib.ExitStack() as stack:
+
+        def boot(suite: str, binds: Mapping[str, Path] | None = None) -> Machine:
+            return stack.enter_context(Machine(build_release(suite), tmp_path / "console", binds))
+
+        yield boot
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Each check of a real part with its time, in the order they ran."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    ours = [report for report in reports if isinstance(report, pytest.TestReport) and "host" in report.keywords]
+    lines: dict[str, tuple[float, float, str]] = {}
+    for report in sorted(ours, key=lambda report: report.start):
+        check_s, ready_s, outcome = lines.get(report.nodeid, (0.0, 0.0, "passed"))
+        if report.when == "call":
+            check_s += report.duration
+        else:
+            ready_s += report.duration
+        lines[report.nodeid] = (check_s, ready_s, outcome if report.passed else report.outcome)
+    if not lines:
+        return
+    terminalreporter.section("real parts: seconds of each check, and of what was made ready for it")
+    for name, (check_s, ready_s, outcome) in lines.items():
+        terminalreporter.line(f"{check_s:7.1f} {ready_s:7.1f}  {outcome:8}{name.removeprefix('tests/host/')}")

@@ -16,6 +16,8 @@ from tests.host.auditing import DIE_WITH_US
 JOURNALD: Final = "/lib/systemd/systemd-journald"
 SOCKET: Final = Path("/run/systemd/journal/socket")
 _RUNTIME: Final = (Path("/run/systemd/journal"), Path("/run/log/journal"), Path("/run/systemd/journald.conf.d"))
+DEV_LOG: Final = Path("/dev/log")
+"""Where programs that use syslog(3) write; systemd links it to journald's own socket."""
 _DROP_IN: Final = """\
 [Journal]
 Storage=volatile
@@ -50,6 +52,10 @@ class Journald:
         self._created = [path for path in _RUNTIME if not path.exists()]
         try:
             self._start()
+            if not DEV_LOG.exists():
+                self._created.append(DEV_LOG)
+                DEV_LOG.unlink(missing_ok=True)
+                DEV_LOG.symlink_to(SOCKET.parent / "dev-log")
         except BaseException:
             self.__exit__()
             raise
@@ -58,7 +64,10 @@ class Journald:
     def __exit__(self, *_: object) -> None:
         self.stop()
         for path in self._created:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
     def stop(self) -> None:
         """End it, as a host whose journald died. Only one that we started."""

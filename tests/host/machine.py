@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from tests.host.auditing import DIE_WITH_US
+from tests.host.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / ".cache"
@@ -40,31 +41,48 @@ import sys
 from watchdogd.cli.main import main
 sys.exit(main())
 """
+_RELEASE_PACKAGES: Final = f"{_PACKAGES},auditd"
+"""What our Debian package depends on and recommends: it is installed without a network."""
 _MASKED: Final = ("console-getty.service", "auditd.service", "systemd-journald-audit.socket", "apt-daily.timer")
 
 
 def build_base() -> Path:
     """The base folder, made on first use (about a minute) and again when its recipe or the lock file changes."""
     requirements = _portable_requirements((ROOT / "requirements/runtime.txt").read_text())
-    recipe = "\n".join([_SUITE, _PACKAGES, _SCRIPT, *_MASKED, requirements])
-    base = CACHE / f"nspawn-base-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+
+    def finish(unfinished: Path) -> None:
+        making = ["python3", "-m", "venv", "--without-pip", "--system-site-packages", str(VENV)]
+        _run(["chroot", str(unfinished), *making])
+        listing = unfinished / "root/requirements.txt"
+        listing.write_text(requirements)
+        wanted = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
+        target = unfinished / SITE.relative_to("/")
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+        _run([*pip, "--require-hashes", *wanted, "--target", str(target), "-r", str(listing)], timeout_s=900)
+        script = unfinished / PROGRAM.relative_to("/")
+        script.write_text(_SCRIPT)
+        script.chmod(0o755)
+
+    return _build("base", _SUITE, _PACKAGES, f"{_SCRIPT}\n{requirements}", finish)
+
+
+def build_release(suite: str) -> Path:
+    """A release of Debian with what our package depends on, made on first use (half a minute)."""
+    return _build(suite, suite, _RELEASE_PACKAGES, "", lambda _: None)
+
+
+def _build(name: str, suite: str, packages: str, more: str, finish: Callable[[Path], None]) -> Path:
+    """A cached folder with a bootable Debian; an older one of the name goes."""
+    recipe = "\n".join([suite, packages, more, *_MASKED])
+    base = CACHE / f"nspawn-{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     if base.is_dir():
         return base
-    for old in CACHE.glob("nspawn-base-*"):
+    for old in CACHE.glob(f"nspawn-{name}-*"):
         shutil.rmtree(old)
     CACHE.mkdir(exist_ok=True)
-    unfinished = CACHE / "nspawn-base-unfinished"
-    _run(["mmdebstrap", "-q", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(unfinished)], timeout_s=900)
-    _run(["chroot", str(unfinished), "python3", "-m", "venv", "--without-pip", "--system-site-packages", str(VENV)])
-    listing = unfinished / "root/requirements.txt"
-    listing.write_text(requirements)
-    wanted = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
-    target = unfinished / SITE.relative_to("/")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-    _run([*pip, *wanted, "--target", str(target), "-r", str(listing)], timeout_s=900)
-    script = unfinished / PROGRAM.relative_to("/")
-    script.write_text(_SCRIPT)
-    script.chmod(0o755)
+    unfinished = CACHE / f"nspawn-{name}-unfinished"
+    _run(["mmdebstrap", "-q", "--variant=minbase", f"--include={packages}", suite, str(unfinished)], timeout_s=900)
+    finish(unfinished)
     for unit in _MASKED:
         (unfinished / "etc/systemd/system" / unit).symlink_to("/dev/null")
     return unfinished.rename(base)
@@ -85,13 +103,13 @@ def build_package(folder: Path) -> Path:
     return folder / "unpacked" / "watchdogd"
 
 
-class Machine:
+class Machine(Shell):
     """One booted container; it shares the host's network, so the host's loopback is its own."""
 
-    def __init__(self, base: Path, package: Path, output: Path, binds: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, base: Path, output: Path, binds: Mapping[str, Path] | None = None) -> None:
         """`binds`: folders of the host by their place inside, read-only. `output` takes what systemd says."""
         self._base = base
-        self._binds = {str(SITE / "watchdogd"): package, **(binds or {})}
+        self._binds = dict(binds or {})
         self._output = output
         self._container: subprocess.Popen[bytes] | None = None
         self._init = 0
@@ -134,14 +152,6 @@ class Machine:
             said = f"{done.stdout}{done.stderr}"
             raise RuntimeError(f"{command} inside the machine ended with {done.returncode}:\n{said}")
         return done
-
-    def write(self, path: str, text: str) -> None:
-        """Write a file inside."""
-        self.run("sh", "-c", 'mkdir -p "$(dirname "$0")" && cat >"$0"', path, stdin=text)
-
-    def show(self, unit: str, name: str) -> str:
-        """One property of a unit, as `systemctl show` has it."""
-        return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
 
     def _boot(self) -> None:
         binds = [f"--bind-ro={host}:{inside}" for inside, host in self._binds.items()]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 A, B, C = (ID.format(number) for number in (1, 2, 3))
 RULES = (rule(1, more="name: a\n"), rule(2, title="B", more="name: b\n"), rule(3, more="name: c\n"))
 EXCEPTION = "{rules: any, sel: {F: y}, condition: not sel}"
-SSHD = rule(4, more="name: ssh\n").replace("category: process_creation", "service: sshd")
+SSHD = rule(4, more="name: ssh\n").replace("category: process_creation", "service: vsftpd")
 
 
 def correlate(number: int = 7, name: str = "top", /, **keys: str) -> str:
@@ -124,7 +124,7 @@ def test_what_only_correlations_hear_of_is_silent(tmp_path: Path) -> None:
 
 
 INACTIVE = [
-    ({"rules": "ssh"}, "'ssh', which is inactive: the service 'sshd'"),
+    ({"rules": "ssh"}, "'ssh', which is inactive: the service 'vsftpd'"),
     ({"rules": "[a, ssh]"}, ""),
     ({"type": "temporal", "rules": "[a, ssh]", "condition": ""}, "'ssh', which is inactive"),
     ({"type": "temporal_ordered", "rules": "[a, ssh]", "condition": ""}, "'ssh', which is inactive"),

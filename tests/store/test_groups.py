@@ -260,6 +260,12 @@ async def test_an_inhibited_alert_is_kept_and_names_its_source(
     assert (await find(store, "a0")).count == 1
 
 
+async def test_what_a_sink_has_not_heard_of_keeps_nothing_from_it(store: Store) -> None:
+    source = new(0, key="chain", sinks=("journald",), inhibits=(Reach("part", 0, 9_999),))
+    await store.commit(Batch(alerts=(source, new(1, watched=("part",)), new(2, key="j", watched=("part",), sinks=()))))
+    assert await states(store) == {"a0": ("active", None), "a1": ("active", None), "a2": ("inhibited", "a0")}
+
+
 async def test_a_chain_that_is_kept_in_the_journal_inhibits_nothing(
     store: Store, counters: Counters, clock: HandClock
 ) -> None:
@@ -301,3 +307,19 @@ async def test_where_the_leader_is_gone_the_next_leads(store: Store) -> None:
     await store.write(remove)
     await store.commit(Batch(alerts=(new(1),)))
     assert await states(store) == {"a1": ("active", None)}
+
+
+async def test_what_was_told_before_it_was_stored_is_not_sent_again(
+    store: Store, counters: Counters, clock: HandClock
+) -> None:
+    outbox = Outbox(store, counters, clock)
+    first, repeat, other = new(0), new(1), new(2, key="k2")
+    await store.commit(Batch(alerts=(replace(first, told=("hook",)), replace(repeat, told=("hook",)), other)))
+    await store.mark_told({"a2": ("journald",)})
+    sent = [(delivery.sink, delivery.kind, alert.id) for delivery, alert in await send_all(outbox, clock)]
+    assert sorted(sent) == [("hook", "alert", "a2"), ("journald", "alert", "a0")]
+    clock.ms += 300_000
+    ((delivery, alert),) = await send_all(outbox, clock)
+    assert (delivery.sink, delivery.kind, alert.count) == ("hook", "update", 2)  # it had not the repeat
+    await store.mark_told({"a0": ("hook", "journald")})
+    assert await send_all(outbox, clock) == []

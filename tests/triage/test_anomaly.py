@@ -32,11 +32,11 @@ def make_metric(**changes: str | float | None) -> Alert:
 
 def test_it_is_said_how_much_for_how_long_and_by_whom() -> None:
     assert describe(make_metric()) == (
-        "CPU at 97 % for 5 min (usual is 4.25), by /tmp/.x/miner --token=[masked] -o pool as web,"
+        "CPU at 97 % for 5 min (usual is 4.25 %), by /tmp/.x/miner --token=[masked] -o pool as web,"
         " started by /usr/bin/dash"
     )
     assert describe(make_metric(), "es").startswith(
-        "CPU al 97 % durante 5 min (lo habitual es 4.25), por /tmp/.x/miner"
+        "CPU al 97 % durante 5 min (lo habitual es 4.25 %), por /tmp/.x/miner"
     )
 
 
@@ -47,7 +47,7 @@ def test_what_is_unknown_is_left_out(name: str) -> None:
 
 def test_an_unknown_metric_and_a_mount_are_named() -> None:
     bare = dict.fromkeys(("baseline", "CommandLine", "Image", "User", "ParentImage"))
-    assert describe(make_metric(metric="gpu.heat", value=0.5, **bare)) == "gpu.heat: 0.5"
+    assert describe(make_metric(metric="gpu.heat", value=0.5, **bare)) == "gpu.heat: 0.5 %"
     assert (
         describe(make_metric(metric="disk.used_percent", mount="/srv\x1b[2K/x", **bare)) == "disk 97 % full on /srv /x"
     )

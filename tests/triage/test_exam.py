@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer as Wire
 from tests.ollama.scripted import Scripted, chat, label, reply
+from tests.ollama.server import free_port
 from tests.triage.conftest import make_settings
 from watchdogd.background import Background, Scored
 from watchdogd.entities import Label

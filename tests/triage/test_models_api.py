@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, Scripted, chat, label, lines, reply
+from tests.ollama.server import free_port
 from watchdogd.errors import TriageError
 from watchdogd.triage.connection import MAX_REPLY_BYTES
 from watchdogd.triage.ollama import (

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, Scripted, chat, label, reply
+from tests.ollama.server import free_port
 from watchdogd.errors import TriageError
 from watchdogd.triage.ollama import (
     MAX_REPLY_BYTES,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.ollama import scripted
-from tests.ollama.fixtures import free_port
 from tests.ollama.scripted import Answer, chat, explanation, label, reply
+from tests.ollama.server import free_port
 from tests.triage.conftest import ManualClock, make_alert, make_believed, make_rule, make_settings
 from watchdogd.background import Background, Case, RelatedAlert, Scored
 from watchdogd.entities import Alert, Label, Level, Verdict
@@ -28,6 +28,8 @@ from watchdogd.triage.triager import Triager
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from watchdogd.entities import FieldMap
 
 GOOD_SUMMARY = "cat read /etc/shadow below nginx."
 PLAIN_SUMMARY = "Somebody wrote to a model."
@@ -396,6 +398,7 @@ async def test_background_and_language_reach_the_model_and_support_techniques() 
 
 @pytest.mark.parametrize(("language", "sentence"), [("en", "CPU at 97 %"), ("es", "CPU al 97 %")])
 async def test_a_metric_is_told_in_words_where_no_model_answers(language: str, sentence: str) -> None:
+    fields: FieldMap = {"metric": "cpu.percent", "value": 97.0, "unit": "percent"}
     asked = Asked(f"http://127.0.0.1:{free_port()}", language=language)
-    verdict = await asked.ask(make_alert(category="host_metrics", fields={"metric": "cpu.percent", "value": 97.0}))
+    verdict = await asked.ask(make_alert(category="host_metrics", fields=fields))
     assert (verdict.label, verdict.summary) == (Label.UNTRIAGED, sentence)

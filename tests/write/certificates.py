@@ -29,8 +29,10 @@ def make_certificates(folder: Path) -> Certificates:
         pytest.skip("needs openssl (apt-get install openssl)")
     new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     authority, authority_key = folder / "ca.pem", folder / "ca.key"
-    run(*new, "-x509", "-subj", "/CN=test authority", "-keyout", authority_key, "-out", authority)
-    signed = ("-CA", authority, "-CAkey", authority_key)
+    # Python 3.13 takes no authority without the one, and nothing that it has signed without the other.
+    usage = ("-addext", "keyUsage=critical,digitalSignature,keyCertSign,cRLSign")
+    run(*new, "-x509", "-subj", "/CN=test authority", *usage, "-keyout", authority_key, "-out", authority)
+    signed = ("-CA", authority, "-CAkey", authority_key, *usage, "-addext", "authorityKeyIdentifier=keyid")
     paths = {}
     for name, extra in (("server", ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")), ("client", ())):
         certificate, key = folder / f"{name}.crt", folder / f"{name}.key"

@@ -84,6 +84,10 @@ class MemoryOutbox:
         self.taken |= {d.id for d in chosen}
         return [(d, self._alerts[d.alert_id]) for d in chosen]
 
+    async def give_back(self, delivery: Delivery) -> None:
+        self.taken.remove(delivery.id)
+        self.waiting.append((self._clock.ms, delivery))
+
     async def mark_delivered(self, delivery: Delivery, *, is_well: bool = False) -> None:
         self._refuse()
         if is_well:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.store.conftest import make_alert
 from watchdogd.errors import DeliveryError
+from watchdogd.grouping import Facts
 from watchdogd.telemetry import Counters
 from watchdogd.write import emergency as module
 from watchdogd.write.emergency import REASON, Emergency
@@ -115,3 +116,45 @@ async def test_memory_is_bounded() -> None:
             emergency.take(make_alert(str(number)), ("one",))
         assert len(emergency._told) == module.REMEMBERED
         assert len(emergency._lanes["one"]) == module.WAITING
+
+
+def state(key: str = "k", question: str = "q", rank: int = 3, time_ms: int = 1) -> Facts:
+    return Facts(key, rank, question, time_ms, repeat_ms=10_000, interval_ms=1_000)
+
+
+async def test_a_repeat_is_counted_only() -> None:
+    counters, sink = Counters(), Notebook("one")
+    async with run(counters, sink) as emergency:
+        emergency.take(make_alert("a"), ("one",), state())
+        for number in range(5):
+            for _ in range(2):
+                emergency.take(make_alert(f"r{number}"), ("one",), state())
+        emergency.take(make_alert("worse"), ("one",), state(rank=4))
+        emergency.take(make_alert("later"), ("one",), state(time_ms=99_999, key="k2"))
+        await wait(lambda: len(sink.got) == 3)
+    assert [name for _, name, _ in sink.got] == ["alert_a", "alert_worse", "alert_later"]
+    assert counters.get("write_emergency_folded_total") == 5
+
+
+async def test_what_nobody_took_stands_for_no_repeat() -> None:
+    counters, sink = Counters(), Notebook("one", DeliveryError("never", recoverable=False))
+    async with run(counters, sink) as emergency:
+        emergency.take(make_alert("a"), ("one",), state())
+        await wait(lambda: counters.get("write_emergency_errors_total") == 1)
+        emergency.take(make_alert("b"), ("one",), state())
+        await wait(lambda: len(sink.got) == 1)
+    assert emergency.list_told("a") == ()
+    assert emergency.list_told("b") == ("one",)
+
+
+async def test_what_is_stored_is_left_to_the_outbox() -> None:
+    counters, one, two = Counters(), Notebook("one"), Notebook("two", hangs=True)
+    async with run(counters, one, two) as emergency:
+        for name in "abc":
+            emergency.take(make_alert(name), ("one", "two"), state(key=name))
+        await wait(lambda: len(one.got) == 3)
+        assert [emergency.list_told(name) for name in "abc"] == [("one",)] * 3
+        emergency.settle(["b", "unknown"])
+        assert [item.alert.id for item in emergency._lanes["two"]] == ["c"]  # a is on its way
+        emergency.take(make_alert("again"), ("one",), state(key="c"))  # the database has these groups now
+        await wait(lambda: len(one.got) == 4)

@@ -245,7 +245,7 @@ async def test_tls_is_checked(make_alert: Callable[..., Alert], certificate: Pat
         error = await send_expecting_error(receiver.url, make_alert())
         assert receiver.requests == []
     assert error.recoverable
-    assert "TLS failed (CERTIFICATE_VERIFY_FAILED)" in str(error)
+    assert "TLS failed (CERTIFICATE_VERIFY_FAILED: self-signed certificate)" in str(error)
 
 
 async def test_an_own_ca_is_trusted(make_alert: Callable[..., Alert], certificate: Path) -> None:

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     add_socket_option(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one document a line")
+    parser.add_argument("--unmask", action="store_true", help="json: passwords, tokens and keys as they were written")
 
 
 def read_limit(text: str) -> int:
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     )
     pages = fetch_pages(choose_socket(args), wanted, args.limit)
     if args.format == "json":
-        print_json(pages)
+        print_json(pages, unmask=args.unmask)
         return 0
     listed: list[ListedAlert] = []
     more = False
@@ -111,13 +112,22 @@ def restore(listed: ListedAlert) -> Alert:
     return msgspec.structs.replace(alert, state=listed.state)
 
 
-def print_json(pages: Iterator[AlertsReport]) -> None:
-    """One alert document (docs/schemas/alert.schema.json) a line."""
+def mask_listed(listed: ListedAlert) -> ListedAlert:
+    """The same without the secrets that are recognised in it."""
+    from watchdogd.write.masked import mask_alert  # noqa: PLC0415 - start-up of other commands
+
+    alert = mask_alert(msgspec.json.decode(listed.document, type=Alert))
+    return msgspec.structs.replace(listed, document=msgspec.Raw(msgspec.json.encode(alert)))
+
+
+def print_json(pages: Iterator[AlertsReport], *, unmask: bool = False) -> None:
+    """One alert document (docs/schemas/alert.schema.json) a line, secrets masked unless `unmask`."""
     from watchdogd.write.formats.ecs import alert_document  # noqa: PLC0415 - start-up of other commands
 
     for page in pages:
         for listed in page.alerts:
-            sys.stdout.write(msgspec.json.encode(alert_document(restore(listed))).decode() + "\n")
+            alert = restore(listed if unmask else mask_listed(listed))
+            sys.stdout.write(msgspec.json.encode(alert_document(alert)).decode() + "\n")
 
 
 def print_table(alerts: Sequence[Alert]) -> None:

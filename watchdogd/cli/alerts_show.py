@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdogd.cli.alerts_list import TIMEOUT_S, restore
+from watchdogd.cli.alerts_list import TIMEOUT_S, mask_listed, restore
 from watchdogd.cli.daemon import add_socket_option, ask, choose_socket
 from watchdogd.cli.options import add_config_option
 from watchdogd.listings import AlertReport, AlertRequest
@@ -33,16 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     add_socket_option(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object")
+    parser.add_argument("--unmask", action="store_true", help="passwords, tokens and keys as they were written")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it. 0 fine; 2 where the daemon does not answer, or knows none or several alerts by this id."""
     report = ask(choose_socket(args), "alert", AlertReport, TIMEOUT_S, AlertRequest(args.alert_id))
+    if not args.unmask:
+        report = mask_report(report)
     if args.format == "json":
         sys.stdout.write(msgspec.json.encode(document(report)).decode() + "\n")
     else:
         show_report(report)
     return 0
+
+
+def mask_report(report: AlertReport) -> AlertReport:
+    """The report without the secrets that are recognised in its alerts (write/masked.py)."""
+    repeats = tuple(mask_listed(repeat) for repeat in report.repeats)
+    return msgspec.structs.replace(report, alert=mask_listed(report.alert), repeats=repeats)
 
 
 def document(report: AlertReport) -> dict[str, object]:
@@ -97,7 +106,7 @@ def show_report(report: AlertReport) -> None:
 def list_rows(report: AlertReport) -> Iterator[Row]:
     """Name, text (escaped, cut) and style of what stands below the alert itself."""
     from watchdogd.write.formats.ecs import format_time  # noqa: PLC0415 - as above
-    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415
+    from watchdogd.write.formats.text import escape_controls, escape_part  # noqa: PLC0415
 
     alert = restore(report.alert)
     yield "id", escape_controls(alert.id), ""
@@ -121,9 +130,7 @@ def list_rows(report: AlertReport) -> Iterator[Row]:
     if report.more_repeats:
         yield "", "... and more", "dim"
     for line in alert.lines:
-        text = escape_controls(line)
-        cut = f"{text[:_LINE_CHARS]} [... {len(text)} characters in all]"
-        yield "line", text if len(text) <= _LINE_CHARS else cut, ""
+        yield "line", escape_part(line, _LINE_CHARS), ""
 
 
 def describe_delivery(delivery: DeliveryReport) -> str:

@@ -24,11 +24,6 @@ ANSWER_TOKENS = 1024
 PAUSE_S = 300.0
 """Longest pause before and within the answer: a model that is not loaded may take minutes to come."""
 
-_SYSTEM = (
-    "You help the administrator of a Linux host with questions about its security, auditd and Sigma rules. Answer "
-    "briefly and plainly. You cannot look at the host or do anything on it; where that would be needed, name the "
-    "command to run. Say so where you do not know."
-)
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
@@ -71,11 +66,12 @@ async def answer(settings: TriageSettings, question: str, *, live: bool) -> None
 
 async def put_question(settings: TriageSettings, question: str) -> AsyncGenerator[str]:
     """The pieces of the answer, as they come. Raises TriageError."""
-    from watchdogd.triage.ollama import ChatOptions, OllamaClient  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.triage.advice import ask_freely  # noqa: PLC0415 - start-up of other commands
+    from watchdogd.triage.ollama import ChatOptions, OllamaClient  # noqa: PLC0415 - as above
 
     client = OllamaClient(settings.ollama_url, timeout_s=PAUSE_S)
     options = ChatOptions.choose(settings, min(ANSWER_TOKENS, settings.num_ctx // 2))
-    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}]
+    messages = ask_freely(question)
     try:
         async with aclosing(client.converse(messages, options)) as pieces:
             async for piece in pieces:

@@ -92,13 +92,45 @@ def examine(path: Path | None, given: Sequence[Path], cwd: Path, environ: dict[s
         config, _ = read_config(None, environ={})
     source = None if path is None else str(path)
     usable = not any(problem.severity == "error" for problem in problems)
+    if usable and path is not None:
+        problems += try_services(config, path)
     chosen = choose_sources(config, given, cwd)
     folders = chosen.folders
     try:
         rules, warnings = lint_rules(chosen)
     except RuleError as error:
         return Report(config, folders, (*problems, *error.problems), None, (), source, usable)
+    if path is not None and usable:
+        problems += _warn_names(config, rules, path)
+        problems.sort(key=lambda problem: (problem.place.line or 0, problem.place.column or 0))
     return Report(config, folders, (*problems, *warnings), rules.rules, rules.inactive, source, usable)
+
+
+def _warn_names(config: Config, rules: RuleSet, path: Path) -> list[Problem]:
+    """Where the configuration names rules and tags that there are not."""
+    from watchdogd.marks import load_documents, read_text  # noqa: PLC0415 - as above
+    from watchdogd.routing_checks import warn_names  # noqa: PLC0415
+    from watchdogd.triage.policy import INJECTION_RULE  # noqa: PLC0415
+
+    documents, _ = load_documents(read_text(path), str(path))
+    known = (*rules.rules, *(rule for rule, _ in rules.inactive), INJECTION_RULE)
+    return [*warn_names(config.webhooks, known, documents[0].place_value)] if documents else []
+
+
+def try_services(config: Config, path: Path) -> Iterator[Problem]:
+    """Of each webhook that apprise is to reach, whether it knows a service of that URL. Nothing is sent."""
+    from watchdogd.marks import load_documents, read_text  # noqa: PLC0415 - as above
+
+    for index, webhook in enumerate(config.webhooks):
+        if webhook.format != "apprise":
+            continue
+        from watchdogd.write.apprise_sink import complain_service  # noqa: PLC0415 - as above
+
+        complaint = complain_service(webhook)
+        if complaint is not None:
+            documents, _ = load_documents(read_text(path), str(path))
+            place = documents[0].place_value("webhooks", index, "url_file")
+            yield Problem(place, f"webhooks[{index}]: {complaint}")
 
 
 def lint_rules(
@@ -239,13 +271,32 @@ def _list_rows(report: Report) -> Iterator[tuple[str, str]]:
     sources = config.sources
     yield "audit log", sources.audit_log.path if sources.audit_log.enabled else "off"
     yield "audit netlink", "beside the log" if sources.audit_netlink.enabled else "off"
+    said = ", ".join(("sshd, sudo, su, cron, the kernel", *sources.journal.units))
+    yield "journal entries", f"of {said}" if sources.journal.enabled else "off"
+    yield "auth log", sources.auth_log.path if sources.auth_log.enabled else "off"
     metrics = sources.host_metrics
     yield "host metrics", f"every {metrics.interval_s:g} s" if metrics.enabled else "off"
+    files = sources.file_integrity
+    yield "file integrity", f"a full scan every {files.scan_interval_s:g} s" if files.enabled else "off"
     yield from _list_triage(config)
     yield "database", config.store.path
     yield "journal", "every alert" if config.journald.enabled else "off"
     for webhook in config.webhooks:
         yield "webhook", _describe_webhook(webhook)
+    yield "api", _describe_api(config)
+
+
+def _describe_api(config: Config) -> str:
+    api = config.api
+    if not api.enabled:
+        return "off"
+    how = "TLS" if api.tls_certificate else "no TLS"
+    tcp = (
+        f"; {api.listen} ({how}) for {', '.join(f'{one.name} ({one.scope})' for one in api.tokens)}"
+        if api.listen
+        else ""
+    )
+    return f"{api.path}{tcp}"
 
 
 def _list_triage(config: Config) -> Iterator[tuple[str, str]]:
@@ -290,7 +341,10 @@ def _describe_webhook(webhook: WebhookSettings) -> str:
     from watchdogd.conversion import describe  # noqa: PLC0415 - as above
 
     signed = "signed" if webhook.secret else "not signed"
-    return f"{webhook.name}: {describe(webhook)['url']}, from {webhook.min_level} up, {signed}"
+    if webhook.format == "apprise":  # of some services the host is the token
+        return f"{webhook.name}: by apprise, to what {webhook.url_file} holds, from {webhook.min_level} up"
+    form = "" if webhook.format == "json" else f" as {webhook.format}"
+    return f"{webhook.name}: {describe(webhook)['url']}{form}, from {webhook.min_level} up, {signed}"
 
 
 def _count(number: int, noun: str) -> str:

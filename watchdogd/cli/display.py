@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watchdogd.entities import Label, Level
+from watchdogd.figures import describe_amount
 from watchdogd.write.formats.ecs import format_time
 from watchdogd.write.formats.text import command_line, describe_correlation, escape_controls
 
@@ -114,11 +115,9 @@ def _list_rows(alert: Alert) -> Iterator[Row]:
 
 def _list_metric_rows(fields: FieldMap) -> Iterator[Row]:
     """The figure, how unusual it is here, and the process that weighs most at that moment."""
-    text = f"{fields['metric']} is {fields.get('value')} {fields.get('unit') or ''}".rstrip()
-    if fields.get("mount"):
-        text += f" on {fields['mount']}"
-    if fields.get("baseline") is not None:
-        text += f", usual here: {fields['baseline']} (z-score {fields.get('zscore')})"
+    text = describe_amount(fields, str) or str(fields["metric"])
+    if fields.get("zscore") is not None:
+        text += f", z-score {fields['zscore']}"
     yield "what", _clean(text), "bold"
     if fields.get("ProcessId") is None:
         return
@@ -132,6 +131,8 @@ def _list_metric_rows(fields: FieldMap) -> Iterator[Row]:
     owner = f", run by {_clean(str(fields['User']))}" if fields.get("User") else ""
     what = f"   [pid {fields['ProcessId']}{owner}{''.join(f', {part}' for part in weight)}]"
     yield "heaviest", _clean(str(command)) + what, ""
+    if parent := fields.get("ParentImage"):
+        yield "from", _clean(str(parent)), ""
 
 
 def _list_verdict_rows(verdict: Verdict | None) -> Iterator[Row]:

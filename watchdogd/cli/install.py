@@ -1,10 +1,13 @@
-"""`watchdogd install`: unit, configuration, rules and catalog in place, so that `systemctl enable --now` works."""
+"""`watchdogd install`: unit, configuration, rules and catalog in place, so that `systemctl enable --now` works.
+
+What would change is shown first, as a diff; on a terminal it is asked about. `--undo` takes it all away again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
-import re
 import shutil
 import stat
 import subprocess
@@ -13,9 +16,19 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from watchdogd.cli.placement import Placed, Placement
+from watchdogd.cli.inventory import (
+    AUDIT_RULES_PATH,
+    CREDENTIALS_PATH,
+    DISTRIBUTION_MARK,
+    LAYOUTS,
+    PACKAGED_RULES_PATH,
+    SYSUSERS_PATH,
+    TMPFILES_PATH,
+    UNIT_PATH,
+    list_files,
+)
+from watchdogd.cli.placement import Placed, Placement, render_diff
 from watchdogd.errors import WatchdogdError
-from watchdogd.resources import SYSTEM_RULES, find_resource
 
 if TYPE_CHECKING:
     import argparse
@@ -23,33 +36,9 @@ if TYPE_CHECKING:
 
 HELP = "put unit, configuration, rules and catalog in place (root)"
 
-CONFIG_PATH: Final = Path("/etc/watchdogd/config.yaml")
-RULES_PATH: Final = Path("/etc/watchdogd/rules")
-"""The admin's layer, above the packaged rules."""
-PACKAGED_RULES_PATH: Final = SYSTEM_RULES
-UNIT_PATH: Final = Path("/etc/systemd/system/watchdogd.service")
-STATUS_SERVICE_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.service")
-STATUS_TIMER_PATH: Final = UNIT_PATH.with_name("watchdogd-audit-status.timer")
-CATALOG_PATH: Final = Path("/usr/lib/systemd/catalog/watchdogd.catalog")
-SPANISH_CATALOG_PATH: Final = CATALOG_PATH.with_name("watchdogd.es.catalog")
-SYSUSERS_PATH: Final = Path("/usr/lib/sysusers.d/watchdogd.conf")
-TMPFILES_PATH: Final = Path("/usr/lib/tmpfiles.d/watchdogd.conf")
-AUDIT_RULES_PATH: Final = Path("/etc/audit/rules.d/50-watchdogd.rules")
 ACCOUNT: Final = "watchdogd"
 
-_RULES_README: Final = f"""\
-Your own Sigma rules: every .yml and .yaml file here and in folders below, except in folders named `tests`.
-What you save takes effect within a second or so; `watchdogd reload` waits for it and prints every mistake.
-While anything is broken, the rules from before stay in force (`watchdogd status`).
-
-The rules that come with watchdogd are in {PACKAGED_RULES_PATH}; an update writes them anew, so leave them alone:
-- another version of one: copy it here and keep its id, and yours takes its place;
-- switch one off, or give it another level: `rules.disabled` and `rules.levels` in {CONFIG_PATH};
-- an exception for this host: a Sigma filter here.
-"""
-
-_PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_@+./-]+")
-"""What needs no quoting in a unit's ExecStart."""
+_MARK: Final = "This watchdogd belongs to a package of the distribution: `watchdogd install` leaves it alone.\n"
 
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -59,8 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", type=Path, default=Path("/"), metavar="DIR", help="write below DIR, files only (to build a package)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done and do nothing")
-    parser.add_argument("--uninstall", action="store_true", help="take away what was installed; keeps what you edited")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done and do nothing")
+    parser.add_argument("--diff", action="store_true", help="show new files and packaged rules whole, too")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask (it is asked on a terminal only)")
+    parser.add_argument(
+        "--undo", "--uninstall", action="store_true", help="take away what was installed; keeps what you edited"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite edited files too (the old one stays as .old)")
     parser.add_argument(
         "--audit-rules",
@@ -68,90 +61,115 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"also write {AUDIT_RULES_PATH}: what the kernel is asked to record",
     )
 
+    parser.add_argument(
+        "--layout", choices=sorted(LAYOUTS), default="local", help="with --root: where a distribution's package has it"
+    )
+    parser.add_argument("--program", metavar="PATH", help="with --root: what the unit starts (default: this program)")
+
 
 def run(args: argparse.Namespace) -> int:
-    """Install or uninstall, and print each file. 0 fine; raises WatchdogdError with what to do about it."""
+    """Show what changes, then change it. 0 fine, 1 not wanted; raises WatchdogdError with what to do about it."""
     live = args.root.resolve() == Path("/")
+    if live and (args.layout != "local" or args.program):
+        raise WatchdogdError("--layout and --program are for packages: they need --root DIR")
+    if live and DISTRIBUTION_MARK.exists():
+        raise WatchdogdError(
+            "a package of the distribution put everything in place; change or remove it by the package manager "
+            "(what is left: systemctl enable --now watchdogd)"
+        )
     if live and not args.dry_run and os.geteuid() != 0:
         raise WatchdogdError("installing needs root: run it with sudo (--dry-run shows what would be done)")
-    placement = Placement(args.root, force=args.force, dry=args.dry_run)
-    act = live and not args.dry_run
-    if args.uninstall:
-        _uninstall(placement, act=act)
-    else:
-        _install(placement, act=act, check=live and not args.force, audit_rules=args.audit_rules)
+    files = None if args.undo else _choose_files(args, check=live and not args.force)
+    plan = _place(args, files, dry=True)
+    changes = [step for step in plan.steps if step.before != step.after]
+    _show(plan, whole=args.diff)
+    if args.dry_run:
+        return 0
+    if changes and not args.yes and not _is_wanted(len(changes)):
+        print("nothing was changed")  # noqa: T201 (the command's result)
+        return 1
+    if live and args.undo:
+        _stop_service()
+    _place(args, files, dry=False)
+    if live:
+        _settle(undone=args.undo)
+    _say_next(files, plan)
     return 0
 
 
-def _install(placement: Placement, *, act: bool, check: bool, audit_rules: bool) -> None:
-    program = find_program()
-    if check:
-        problems = list(find_obstacles(program))
-        if problems:
-            raise WatchdogdError("\n".join([*problems, _ADVICE]))
-    audit_rules = audit_rules or AUDIT_RULES_PATH in placement.recorded()
-    placement.place(list_files(program, audit_rules=audit_rules))
-    _print_steps(placement)
-    if act:
-        _make_account()
-        _run_if_there("journalctl", "--update-catalog")
-        _reload_systemd()
-    print("Next: systemctl enable --now watchdogd    (alerts: journalctl -t watchdogd)")  # noqa: T201
-    if audit_rules:
-        print("      augenrules --load                 (the kernel's audit rules)")  # noqa: T201
-
-
-def _uninstall(placement: Placement, *, act: bool) -> None:
-    if act and _systemd_runs():
-        _run_if_there("systemctl", "disable", "--now", UNIT_PATH.name, may_fail=True)
-    placement.remove_all()
-    _print_steps(placement)
-    if act:
-        _run_if_there("journalctl", "--update-catalog")
-        _reload_systemd()
-    print(f"The alerts in /var/lib/watchdogd and the account {ACCOUNT} are left; delete them if you want.")  # noqa: T201
-
-
-def _print_steps(placement: Placement) -> None:
-    for step in placement.steps:
-        print(step)  # noqa: T201 (the command's result)
-
-
-def list_files(program: Sequence[str], *, audit_rules: bool) -> list[Placed]:
-    """Everything that is installed. `program` is the command that starts watchdogd."""
-    units = find_resource("systemd")
-    unit = (units / "watchdogd.service").read_text()
-    command = " ".join(_unit_word(word) for word in program)
-    unit = unit.replace("@PROGRAM@", command).replace("@CONFIG@", str(CONFIG_PATH))
-    files = [
-        Placed(UNIT_PATH, unit.encode()),
-        Placed(STATUS_SERVICE_PATH, (units / STATUS_SERVICE_PATH.name).read_bytes()),
-        Placed(STATUS_TIMER_PATH, (units / STATUS_TIMER_PATH.name).read_bytes()),
-        Placed(CATALOG_PATH, (units / CATALOG_PATH.name).read_bytes()),
-        Placed(SPANISH_CATALOG_PATH, (units / SPANISH_CATALOG_PATH.name).read_bytes()),
-        Placed(SYSUSERS_PATH, (units / "watchdogd.sysusers").read_bytes()),
-        Placed(TMPFILES_PATH, (units / "watchdogd.tmpfiles").read_bytes()),
-        Placed(CONFIG_PATH, find_resource("config.yaml").read_bytes(), editable=True),
-    ]
-    files.extend(_list_rules())
-    files.append(Placed(RULES_PATH / "README", _RULES_README.encode(), editable=True))
-    if audit_rules:
-        files.append(Placed(AUDIT_RULES_PATH, (units / "audit.rules").read_bytes(), editable=True, mode=0o640))
+def _choose_files(args: argparse.Namespace, *, check: bool) -> list[Placed]:
+    program = (args.program,) if args.program else find_program()
+    problems = list(find_obstacles(program)) if check else []
+    if problems:
+        raise WatchdogdError("\n".join([*problems, _ADVICE]))
+    known = Placement(args.root, dry=True).recorded()
+    files = list_files(program, audit_rules=args.audit_rules or AUDIT_RULES_PATH in known, layout=args.layout)
+    if args.layout != "local":
+        files.append(Placed(DISTRIBUTION_MARK, _MARK.encode()))
     return files
 
 
-def _list_rules() -> Iterator[Placed]:
-    folder = find_resource("rules")
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix in {".yml", ".yaml"} and "tests" not in relative.parts:
-            yield Placed(PACKAGED_RULES_PATH / relative, path.read_bytes())
+def _place(args: argparse.Namespace, files: list[Placed] | None, *, dry: bool) -> Placement:
+    """Put the files in place, or without files take everything away."""
+    placement = Placement(args.root, force=args.force, dry=dry, record=args.layout == "local")
+    if files is None:
+        placement.remove_all()
+    else:
+        placement.place(files)
+    return placement
 
 
-def _unit_word(word: str) -> str:
-    if not _PLAIN_WORD.fullmatch(word):
-        raise WatchdogdError(f"{word!a} cannot stand in a unit file: install watchdogd below a plainly named folder")
-    return word
+def _show(plan: Placement, *, whole: bool) -> None:
+    """Diffs of what stands there and changes, with `whole` of everything; then one line for each file."""
+    for step in plan.steps:
+        is_short = step.before is not None and step.after is not None and not _is_packaged_rule(step.path)
+        if whole or is_short:
+            for line in render_diff(step):
+                print(line)  # noqa: T201 (the command's result)
+    for step in plan.steps:
+        print(step)  # noqa: T201 (as above)
+
+
+def _is_packaged_rule(path: Path) -> bool:
+    return path.is_relative_to(PACKAGED_RULES_PATH)
+
+
+def _is_wanted(changes: int) -> bool:
+    """Ask on a terminal; elsewhere nobody is there to say no."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    try:
+        answer = input(f"{changes} files change. Go on? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def _stop_service() -> None:
+    if _systemd_runs():
+        _run_if_there("systemctl", "disable", "--now", UNIT_PATH.name, may_fail=True)
+    with contextlib.suppress(OSError):  # somebody's secrets are in it, or it is gone
+        CREDENTIALS_PATH.rmdir()
+
+
+def _settle(*, undone: bool) -> None:
+    """What makes the system know the files. Again is harmless."""
+    if not undone:
+        _make_account()
+        _run_if_there("systemd-tmpfiles", "--create", str(TMPFILES_PATH))
+    _run_if_there("journalctl", "--update-catalog")
+    _reload_systemd()
+
+
+def _say_next(files: list[Placed] | None, plan: Placement) -> None:
+    with_audit = any(step.path == AUDIT_RULES_PATH for step in plan.steps)
+    if files is None:
+        said = f"The alerts in /var/lib/watchdogd and the account {ACCOUNT} are left; delete them if you want."
+    else:
+        said = "Next: systemctl enable --now watchdogd    (alerts: journalctl -t watchdogd)"
+    print(said)  # noqa: T201 (the command's result)
+    if with_audit:
+        print("      augenrules --load                 (the kernel's audit rules)")  # noqa: T201 (as above)
 
 
 def find_program() -> tuple[str, ...]:

@@ -33,6 +33,7 @@ COMMANDS = {
     "models": "watchdogd.cli.models",
     "ask": "watchdogd.cli.ask",
     "check": "watchdogd.cli.check",
+    "doctor": "watchdogd.cli.doctor",
     "rules": "watchdogd.cli.rules",
     "test-alert": "watchdogd.cli.test_alert",
     "install": "watchdogd.cli.install",
@@ -50,7 +51,7 @@ and writes alerts to the journal and to webhooks.
 """
 _EPILOG = """\
 `watchdogd COMMAND --help` tells more. Results go to standard output, everything else to standard error.
-Exit codes: 0 fine; 1 check or rules test found an error; 2 usage, configuration or a rule that cannot be loaded.
+Exit codes: 0 fine; 1 check, doctor or rules test found an error; 2 usage, configuration, a rule that cannot be loaded.
 """
 
 

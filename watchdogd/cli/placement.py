@@ -5,16 +5,20 @@ A record of what was written (path and sha256) tells an edited file from one of 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from watchdogd.errors import WatchdogdError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RECORD_PATH: Final = Path("/usr/share/watchdogd/installed.json")
 
@@ -29,11 +33,16 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What is done about one path. `verb`: write, update, keep, leave, new, replace or remove."""
+    """What is done about one path. `verb`: write, update, keep, leave, new, replace or remove.
+
+    `before` and `after` are the file's content where that changes, None where there is no file.
+    """
 
     verb: str
     path: Path
     note: str = ""
+    before: bytes | None = None
+    after: bytes | None = None
 
     def __str__(self) -> str:
         """One line for a person."""
@@ -41,12 +50,16 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Placement:
-    """Files below `root`. `force` overwrites edited files (the old one stays as `.old`); `dry` changes nothing."""
+    """Files below `root`. `force` overwrites edited files (the old one stays as `.old`); `dry` changes nothing.
 
-    def __init__(self, root: Path, *, force: bool = False, dry: bool = False) -> None:
+    Without `record` nothing is remembered: the files are a package's.
+    """
+
+    def __init__(self, root: Path, *, force: bool = False, dry: bool = False, record: bool = True) -> None:
         self._root = root.resolve()
         self._force = force
         self._dry = dry
+        self._keeps_record = record
         self._record = self._read_record()
         self.steps: list[Step] = []
 
@@ -80,22 +93,23 @@ class Placement:
                 self._say("leave", file.path, "you deleted it; --force brings it back")
                 return
             self._write(file)
-            self._say("write", file.path)
+            self._say("write", file.path, after=file.content)
         elif present == file.content:
             self._say("keep", file.path, "unchanged")
         elif known == _digest(present):
             self._write(file)
-            self._say("update", file.path)
+            self._say("update", file.path, before=present, after=file.content)
         elif self._force:
             self._write(Placed(_beside(file.path, ".old"), present, mode=file.mode))
             self._write(file)
-            self._say("replace", file.path, "the edited one is beside it as .old")
+            self._say("replace", file.path, "the edited one is beside it as .old", before=present, after=file.content)
         elif known == _digest(file.content):
             self._say("keep", file.path, "edited; what is shipped is as it was")
             return
         else:
-            self._write(Placed(_beside(file.path, ".new"), file.content, mode=file.mode))
-            self._say("new", _beside(file.path, ".new"), f"{file.path.name} was edited and stays as it is")
+            beside, note = _beside(file.path, ".new"), f"{file.path.name} was edited and stays as it is"
+            self._write(Placed(beside, file.content, mode=file.mode))
+            self._say("new", beside, note, before=present, after=file.content)
             return
         self._record[str(file.path)] = _digest(file.content)
 
@@ -109,7 +123,7 @@ class Placement:
         self._delete(_beside(path, ".new"))
         if present is not None:
             self._delete(path)
-            self._say("remove", path, why)
+            self._say("remove", path, why, before=present)
 
     def _real(self, path: Path) -> Path:
         """Where the path is below the root, whatever links stand on the way. Raises WatchdogdError if outside."""
@@ -167,11 +181,28 @@ class Placement:
             ) from None
 
     def _write_record(self) -> None:
+        if not self._keeps_record:
+            return
         content = msgspec.json.format(msgspec.json.encode(self._record, order="sorted"), indent=1) + b"\n"
         self._write(Placed(RECORD_PATH, content))
 
-    def _say(self, verb: str, path: Path, note: str = "") -> None:
-        self.steps.append(Step(verb, path, note))
+    def _say(
+        self, verb: str, path: Path, note: str = "", *, before: bytes | None = None, after: bytes | None = None
+    ) -> None:
+        self.steps.append(Step(verb, path, note, before, after))
+
+
+def render_diff(step: Step) -> Iterator[str]:
+    """What the step changes, as `diff -u` shows it, each line escaped; nothing where it changes nothing."""
+    from watchdogd.write.formats.text import escape_controls  # noqa: PLC0415 - only where one is shown
+
+    if step.before == step.after:
+        return
+    was = str(step.path.with_suffix("") if step.verb == "new" else step.path)
+    before, after = ((content or b"").decode(errors="replace").splitlines() for content in (step.before, step.after))
+    names = os.devnull if step.before is None else was, os.devnull if step.after is None else str(step.path)
+    for line in difflib.unified_diff(before, after, *names, lineterm=""):
+        yield escape_controls(line)
 
 
 def _beside(path: Path, suffix: str) -> Path:

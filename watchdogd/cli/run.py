@@ -20,6 +20,9 @@ HELP = "watch this host until stopped (systemd starts this)"
 NEXT_LIFE_S = 1.0
 """Between a life that ended with a damaged database and the next: a broken disk must not keep the host busy."""
 
+EXIT_SIGNALLED = 143
+"""128 + SIGTERM, as a shell reports it."""
+
 log = logging.getLogger("watchdogd.run")
 
 
@@ -39,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the daemon; 0 after SIGTERM or SIGINT, 1 where it failed while running."""
+    """Run the daemon; 0 after SIGTERM or SIGINT, 1 where it failed while running.
+
+    Where systemd runs it and somebody else ended it, 143: that is a failure, after which systemd starts it again.
+    """
     from watchdogd.loading import StartOptions  # noqa: PLC0415 -- `watchdogd --help` must not load the daemon
     from watchdogd.memory import share_memory  # noqa: PLC0415
     from watchdogd.service import Service  # noqa: PLC0415
@@ -59,12 +65,14 @@ def run(args: argparse.Namespace) -> int:
         overrides=overrides,
         from_start=args.from_start,
     )
+    service = Service(options)
     try:
-        damaged = asyncio.run(Service(options).run())
+        damaged = asyncio.run(service.run())
         while damaged:
             time.sleep(NEXT_LIFE_S)
-            damaged = asyncio.run(Service(options, damaged=damaged).run())
+            service = Service(options, damaged=damaged)
+            damaged = asyncio.run(service.run())
     except ExceptionGroup as group:
         log.critical("a part of the daemon failed", exc_info=group)
         return 1
-    return 0
+    return EXIT_SIGNALLED if service.was_ended_past_manager else 0

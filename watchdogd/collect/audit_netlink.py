@@ -91,7 +91,7 @@ class AuditNetlink:
         self._socket: socket.socket | None = None
         self._buffer = bytearray(_DATAGRAM_BYTES)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._stopped = False
+        self._stopped = self._is_probed = False
         self._overrun = False
         self._opened_ms = 0
         for name in _COUNTERS:
@@ -124,6 +124,11 @@ class AuditNetlink:
         self._opened_ms = self._clock.now_ms()
         self._socket = opened
 
+    def probe(self) -> None:
+        """Have `run` emit an empty batch now."""
+        self._is_probed = True
+        os.eventfd_write(self._wake, 1)
+
     def run(self, emit: Emit) -> None:
         """Read until `stop`. Raises SourceError where the group cannot be joined or read."""
         try:
@@ -133,8 +138,12 @@ class AuditNetlink:
             waiting.register(self._socket, select.POLLIN)
             waiting.register(self._wake, select.POLLIN)
             while not self._stopped:
-                waiting.poll()
+                if self._wake in {number for number, _ in waiting.poll()}:
+                    os.eventfd_read(self._wake)
                 self.step(emit)
+                if self._is_probed:
+                    self._is_probed = False
+                    emit([])
         finally:
             self.close()
 

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 
 from watchdogd.enrich.context import Contexts
 from watchdogd.enrich.hosts import Hosts
+from watchdogd.enrich.norms import SOURCE as METRICS
+from watchdogd.enrich.norms import Norms
 from watchdogd.entities import LazyViews
 from watchdogd.telemetry import Counters
 
@@ -49,6 +51,7 @@ class Enricher:
         host: str | None = None,
         counters: Counters | None = None,
         contexts: Contexts | None = None,
+        norms: Norms | None = None,
     ) -> None:
         self._hosts = Hosts(tree, counters or Counters(), host=host)
         self._identity = identity
@@ -56,9 +59,15 @@ class Enricher:
         self._own = own
         self._contexts = contexts or Contexts()
         self._elsewhere = Contexts()
+        self._norms = norms or Norms()
 
     def enrich(self, event: Event) -> Event:
-        """The event with its context. Views gain what the tree knows of the process, and missing names."""
+        """The event with its context. Views gain what the tree knows of the process, and missing names.
+
+        Those of a metric gain how unusual it is.
+        """
+        if event.source == METRICS and event.process is None:  # a port that begins to listen has one
+            return self._norms.describe(event)
         tree = self._hosts.find_tree(event)
         _note_start(tree, event)
         if event.process is None:

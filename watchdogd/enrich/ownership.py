@@ -7,13 +7,11 @@ the file and the databases (device, inode, size, times), so that a change of eit
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import logging
 import os
 import stat
 import subprocess
-import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -33,7 +31,8 @@ KEPT: Final = 512
 
 _DPKG: Final = "var/lib/dpkg"
 _APK: Final = "lib/apk/db/installed"
-_PACMAN: Final = "var/lib/pacman/local"
+_PACMAN: Final = ("var/lib/pacman", "var/lib/pacman/local")
+"""The former changes when its lock goes: then the latter, with its packages' lists, is complete."""
 _RPM: Final = ("var/lib/rpm", "usr/lib/sysimage/rpm")
 _RPM_FILES: Final = ("rpmdb.sqlite", "Packages", "Packages.db")
 _RPM_TIMEOUT_S: Final = 10.0
@@ -89,7 +88,7 @@ class PackageOwners:
         """What changes where the file or a database does. Raises OSError where the file is not there."""
         status = self._place(path).stat()
         file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        databases = (f"{_DPKG}/info", f"{_DPKG}/status", _APK, _PACMAN, *self._list_rpm())
+        databases = (f"{_DPKG}/info", f"{_DPKG}/status", _APK, *_PACMAN, *self._list_rpm())
         return (*file, *(self._read_time(name) for name in databases))
 
     def _read_time(self, name: str) -> int:
@@ -110,7 +109,7 @@ class PackageOwners:
         for manager, find in finders.items():
             try:
                 owner = find(names)
-            except (OSError, EOFError, zlib.error, ValueError, subprocess.SubprocessError) as error:
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
                 self._note_error(manager, error)
                 continue
             if owner is not None:
@@ -212,24 +211,24 @@ class PackageOwners:
         return _Owner(name, version) if found else None
 
     def _find_pacman(self, names: list[str]) -> _Owner | None:
-        """`NAME-VERSION-RELEASE/files` has a path a line below `%FILES%`, `mtree` (gzip) the digests."""
-        wanted = {name.encode("utf-8", "surrogateescape") for name in names}
-        for listing in sorted((self._root / _PACMAN).glob("*/files")):
-            if wanted.isdisjoint(listing.read_bytes().splitlines()):
-                continue
-            name, version, release = listing.parent.name.rsplit("-", 2)
-            return _Owner(name, f"{version}-{release}", "sha256", self._read_mtree(listing.with_name("mtree"), names))
-        return None
-
-    def _read_mtree(self, mtree: Path, names: list[str]) -> str | None:
-        if not mtree.is_file():
+        """Of configuration there is no digest, as with dpkg: people change it."""
+        if not (self._root / _PACMAN[1]).is_dir():
             return None
-        with gzip.open(mtree, "rt", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                name, *facts = line.split()
-                if name.removeprefix("./") in names:
-                    digests = [fact[13:] for fact in facts if fact.startswith("sha256digest=")]
-                    return digests[0] if digests else None
+        from watchdogd.pacman import list_installed  # noqa: PLC0415 - memory only where it is used
+
+        paths = [f"/{name}".encode("utf-8", "surrogateescape") for name in names]
+        for one in list_installed(self._root):
+            try:
+                if not one.holds(paths):
+                    continue
+                records = {} if set(paths) & set(one.list_backups()) else one.read(paths)[1]
+            except FileNotFoundError:
+                continue  # replaced just now
+            for record in records.values():
+                for algorithm, digest in (("sha256", record.sha256), ("md5", record.md5)):
+                    if digest is not None:
+                        return _Owner(one.name, one.version, algorithm, digest.hex())
+            return _Owner(one.name, one.version)
         return None
 
     def _find_rpm(self, names: list[str]) -> _Owner | None:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from array import array
 from bisect import bisect_left
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,8 @@ log = logging.getLogger("watchdogd.service")
 
 _DPKG: Final = "var/lib/dpkg/info"
 _APK: Final = "lib/apk/db/installed"
-_PACMAN: Final = "var/lib/pacman/local"
+_PACMAN: Final = ("var/lib/pacman", "var/lib/pacman/local")
+"""The lock in the former is gone once the latter, with its packages' lists, is complete."""
 _RPM: Final = ("var/lib/rpm", "usr/lib/sysimage/rpm")
 _RPM_FILES: Final = ("rpmdb.sqlite", "Packages", "Packages.db")
 _MERGED: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -131,7 +133,7 @@ class PackageFiles:
         """When each database was written last, 0 where there is none."""
         rpm = [f"{folder}/{name}" for folder in _RPM for name in _RPM_FILES]
         times = []
-        for name in (_DPKG, _APK, _PACMAN, *rpm):
+        for name in (_DPKG, _APK, *_PACMAN, *rpm):
             try:
                 times.append((self._root / name).stat().st_mtime_ns)
             except OSError:
@@ -167,14 +169,13 @@ class PackageFiles:
                     yield b"/" + folder + b"/" + line[2:].strip()
 
     def _list_pacman(self) -> Iterator[bytes]:
-        """`NAME/files`: below `%FILES%` a path a line, without its first slash; an empty line ends it."""
-        for listing in sorted((self._root / _PACMAN).glob("*/files")):
-            within = False
-            for line in listing.read_bytes().splitlines():
-                if line.startswith(b"%") or not line:
-                    within = line == b"%FILES%"
-                elif within:
-                    yield b"/" + line
+        """Of a package that is being replaced there is nothing for a moment: `_look` sees the end of it."""
+        if (self._root / _PACMAN[1]).is_dir():
+            from watchdogd.pacman import list_installed  # noqa: PLC0415 - memory only where it is used
+
+            for one in list_installed(self._root):
+                with suppress(FileNotFoundError):
+                    yield from one.list_paths()
 
     def _list_rpm(self) -> Iterator[bytes]:
         """What `rpm -qal` lists, line by line."""

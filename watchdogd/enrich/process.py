@@ -137,6 +137,16 @@ class ProcessTree:
             node.ended_ms = time_ms
             self._shelf.end(node)
 
+    def recall(self, pid: int) -> tuple[Process, tuple[Process, ...]] | None:
+        """What is known of the last bearer of a pid, with its lineage."""
+        node = self._nodes.get(pid)
+        return None if node is None else (node.process, _trace(node))
+
+    def list_since(self, time_ms: int) -> list[tuple[Process, tuple[Process, ...]]]:
+        """Images that began since then and were not followed by another, the newest first, each with its lineage."""
+        found = [node for node in self._nodes.values() if node.since_ms >= time_ms and not node.from_proc]
+        return [(node.process, _trace(node)) for node in sorted(found, key=lambda node: -node.since_ms)]
+
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _advance(self, time_ms: int) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchdogd.entities import Process, ProcessKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _UNIT = re.compile(r"[^/]+\.(?:service|scope|socket|mount|swap)")
 _CONTAINER = re.compile(
@@ -77,6 +80,15 @@ class ProcReader:
             unit=unit,
             container=container,
         )
+
+    def list_argv(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Every process with its arguments, the newest pids first; kernel threads have none."""
+        try:
+            names = os.listdir(self._root)  # noqa: PTH208 -- as _read_text
+        except OSError:
+            return
+        for pid in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+            yield pid, _read_argv(f"{self._root}/{pid}/cmdline")
 
     def locate(self, pid: int) -> Whereabouts | None:
         """Start, parent, unit and container alone: two files instead of seven."""

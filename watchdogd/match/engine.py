@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Holds: TypeAlias = Callable[[Sequence[Subject]], bool]
 
 
+_NOT_AUDITS = frozenset({"JOURNAL"})
+"""Types of records that rules of `service: auditd`, and those without a log source, do not see."""
 _CATEGORIES_LIMIT = 64
 """More sets of categories than there are."""
 
@@ -90,7 +92,7 @@ class Engine:
         hits: list[Hit] = []
         records = event.records
         numbers: Sequence[int] = ()
-        if self._records is not None and records:
+        if self._records is not None and records and records[0].type not in _NOT_AUDITS:
             numbers = self._records.find(records) if likeness is None else self._records.find_alike(records, likeness)
             if numbers:
                 self._judge_records(event, numbers, matches, hits)

@@ -17,17 +17,40 @@ PATHS = frozenset({"Image", "ParentImage", "AncestorImages", "CurrentDirectory",
 """Fields of views that hold absolute paths."""
 NUMBERS = frozenset({
     "ProcessId", "ParentProcessId", "DestinationPort", "SourcePort", "ExitCode", "value", "baseline", "zscore",
-    "ProcessCpuPercent", "ProcessMemoryBytes", "LogonId", "TerminalSessionId",
+    "ProcessCpuPercent", "ProcessMemoryBytes", "LogonId", "TerminalSessionId", "Size", "PreviousSize", "PackageCount",
+    "FileCount", "ProcessIoBytesPerSecond", "ProcessCount", "ProcessFiles", "core", "rank",
+    "zscore_5m", "minutes",
 })  # fmt: skip
 """Fields of views that hold numbers."""
 ADDRESSES = frozenset({"DestinationIp", "SourceIp", "SourceHostname"})
 """Fields of views that hold, or may hold, an IP address."""
-SEVERAL = frozenset({"AncestorImages", "Context", "TargetFilename"})
+SEVERAL = frozenset({
+    "AncestorImages", "Context", "TargetFilename", "Changed", "Gained", "OtherImages", "Package", "Xattrs",
+    "PreviousXattrs", "Unit",
+})  # fmt: skip
 """Fields of views that may have several values at once."""
 CHOICES = {
     "Initiated": ("true", "false"),
     "Outcome": ("success", "failure", "unknown"),
     "ImagePackaged": ("true", "false"),
+    "anomaly": ("spike", "shift", "leak"),
+    "Action": ("created", "modified", "deleted", "attributes", "packages"),
+    "Changed": (
+        "type",
+        "content",
+        "link_target",
+        "mode",
+        "owner",
+        "group",
+        "capabilities",
+        "xattrs",
+        "mtime",
+    ),
+    "Gained": ("setuid", "setgid", "capabilities"),
+    "PackageIntact": ("true",),
+    "Reverted": ("true",),
+    "Type": ("file", "folder", "link", "fifo", "socket", "device"),
+    "PreviousType": ("file", "folder", "link", "fifo", "socket", "device"),
     "Context": (
         "package_manager",
         "configuration_management",

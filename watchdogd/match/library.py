@@ -24,7 +24,10 @@ READ_TIMEOUT_S = 120.0
 _NO_OVERRIDES = Overrides()
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 # -I keeps the working directory and PYTHON* out; the reader is then the very package that asks.
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from watchdogd.match.sigma import main; main()"
+_START = (  # signals that the daemon blocks for itself are none of the reader's
+    "import signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); sys.path.insert(0, sys.argv.pop(1)); "
+    "from watchdogd.match.sigma import main; main()"
+)
 
 
 def load_rules(

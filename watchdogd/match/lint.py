@@ -33,7 +33,7 @@ _KEYS = (
 _SOURCE_KEYS = ("product", "category", "service", "definition")
 _WORDS = {
     "product": ("linux",),
-    "category": (*syntax.CATEGORIES, "file_integrity"),
+    "category": syntax.CATEGORIES,
     "service": ("auditd", "sshd", "sudo", "auth", "cron", "syslog"),
 }
 """What a log source may say here; near misses are told, the rest is inactive with its reason."""

@@ -33,6 +33,7 @@ CATEGORIES = (
     "syscall",
     "audit_record",
     "host_metrics",
+    "file_integrity",
 )
 """Event views that this version produces: Sigma's own categories and ours."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DEPTH = 3
 """How many sets of atoms of a rule are asked for; the rule itself is asked in any case."""
-_AUTOMATON_BYTES = (4 << 20, 16 << 20, 64 << 20, 256 << 20)
+_AUTOMATON_BYTES = (128 << 10, 512 << 10, 2 << 20, 8 << 20, 32 << 20, 256 << 20)
 """What RE2 may take, the least that will do: it fills its room with states and then begins anew."""
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("watchdogd.match")
 
-POLL_S = 10.0
+POLL_S = 30.0
+"""A look costs 8 ms: every 10 s it would be a quarter of all that an idle daemon may take."""
 QUIET_S = 0.2
 """What comes at once is one change: so long nothing more must come..."""
 MOST_S = 1.0

@@ -8,6 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from watchdogd.entities import Alert, AlertState, Checkpoint, CorrelationRow, Seen
+    from watchdogd.file_states import FileRow
     from watchdogd.grouping import Facts
 
 
@@ -25,6 +26,8 @@ class NewAlert(msgspec.Struct, frozen=True):
     """What tells whether it repeats another; None: it is told in any case."""
     hold_ms: int = 0
     """How long its deliveries wait for repeats, verdict or not."""
+    told: tuple[str, ...] = ()
+    """Who has it already, as it was sent before the database took it."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -43,7 +46,9 @@ class RuledAlert(msgspec.Struct, frozen=True):
     verdict_update: bool = False
     """Sinks that have the alert are told the verdict."""
     sinks: tuple[str, ...] = ()
-    """Who is told of an alert that was folded and is worse than what it repeats."""
+    """Who is to be told of it, now that its verdict is known."""
+    refused: tuple[str, ...] = ()
+    """Who does not want an alert of this verdict: deliveries to them that nobody tried yet are called off."""
     extra: tuple[NewAlert, ...] = ()
     """Alerts that the verdict gives rise to: stored with it or not at all."""
 
@@ -63,8 +68,16 @@ class Batch(msgspec.Struct, frozen=True):
 
     alerts: tuple[NewAlert, ...] = ()
     checkpoint: Checkpoint | None = None
+    checkpoints_beside: tuple[Checkpoint, ...] = ()
+    """Of further sources."""
     seen: dict[str, Seen] = {}
     """By pattern, how often it was seen since the last commit: the rarity baseline."""
     heartbeat: InstanceHeartbeat | None = None
     correlations: tuple[CorrelationRow, ...] = ()
     """Groups of correlations that changed: they must never be ahead of or behind the checkpoint."""
+    health: bytes | None = None
+    """What is known of watchdogd's own blindness, with the alerts of this batch told."""
+    files: tuple[FileRow, ...] = ()
+    """What alerts of this batch say of files, and other events that were judged: the baseline of file integrity."""
+    norms: dict[str, bytes] = {}
+    """By series, what is usual of a metric: as `enrich` writes it."""

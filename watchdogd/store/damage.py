@@ -6,7 +6,6 @@ It must not keep the daemon from watching: the log is read again from its oldest
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import sqlite3
@@ -16,14 +15,17 @@ from urllib.parse import quote
 
 import msgspec
 
-from watchdogd.entities import Alert, EventId, Level, Rule
+from watchdogd.entities import Level, Rule
 from watchdogd.errors import StoreDamagedError, StoreError
+from watchdogd.own_alerts import OwnEvent, build_own_alert
 from watchdogd.store.connection import explain
 from watchdogd.store.documents import decode_alert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from watchdogd.entities import Alert
 
 KEPT_ASIDE = 3
 """How many damaged databases are kept, the newest: whoever damages them again and again must not fill the disk."""
@@ -44,7 +46,10 @@ _MARKER = b"CREATE TABLE deliveries"
 _LOOKED_AT_BYTES = 16 << 20
 _PARTS = ("", "-wal", "-shm")
 # In the order of their references. Not: checkpoints and correlations, for the log is read again from its start.
-_TABLES = ("alerts", "deliveries", "opinions", "lessons", "standings", "baseline", "instances", "silences")
+_TABLES = (
+    *("alerts", "deliveries", "opinions", "lessons", "standings", "baseline", "instances", "silences"),
+    *("files", "file_patterns", "health", "norms"),
+)
 PROBED_ROWS = 2_000
 """Beyond the last row that was read, where nobody knows how many there are."""
 
@@ -229,9 +234,6 @@ def _probe(old: sqlite3.Connection, query: str, first: object, last: object) -> 
 
 def build_damage_alert(found: SetAside, host: str) -> Alert:
     """What everybody is told of it: whoever wants to hide from the watchdog damages its memory."""
-    rule = DAMAGE_RULE
-    event = EventId("watchdogd", None, found.time_ms, 0)
-    name = found.file or f"{found.path}\n{found.time_ms}"
     kept = f"what stood there is {found.file} now" if found.file else "nothing stood there"
     salvaged = ", ".join(f"{count} {table}" for table, count in found.rows.items()) or "nothing"
     what = (
@@ -240,26 +242,17 @@ def build_damage_alert(found: SetAside, host: str) -> Alert:
         if found.reread
         else "It was written back: nothing is lost."
     )
-    line = f"{found.path}: {found.reason}; {kept}. {what}"
-    return Alert(
-        id=hashlib.sha256(f"{rule.id}\n{name}".encode("utf-8", "backslashreplace")).hexdigest(),
-        time_ms=found.time_ms,
-        rule=rule,
-        level=rule.level,
-        source="watchdogd",
-        category="watchdogd",
+    event = OwnEvent(
+        rule=DAMAGE_RULE,
         action="database_set_aside",
         outcome="unknown",
-        events=(event,),
+        time_ms=found.time_ms,
+        began_ms=found.time_ms,
+        reason=found.reason,
         fields={"TargetFilename": found.path, "SetAside": found.file or "", "Reason": found.reason},
-        matched={"TargetFilename": found.path},
-        process=None,
-        lineage=(),
-        group_key=f"{rule.id}|{host}",
-        first_seen_ms=found.time_ms,
-        last_seen_ms=found.time_ms,
+        matched=("TargetFilename",),
         evidence_score=1.0,
-        reasons=(found.reason,),
-        lines=(line,),
-        host=host,
+        lines=(f"{found.path}: {found.reason}; {kept}. {what}",),
+        name=found.file or f"{found.path}\n{found.time_ms}",
     )
+    return build_own_alert(event, host)

@@ -27,6 +27,7 @@ from watchdogd.store.statements import (
     add_verdict_deliveries,
     call_off,
     decode_seen,
+    mark_told,
     prune,
     release_now,
     write_batch,
@@ -34,7 +35,7 @@ from watchdogd.store.statements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from watchdogd.entities import Seen
@@ -185,6 +186,10 @@ class Store:
 
         return await self._submit(partial(self._transact, work, durable=bool(batch.alerts)))
 
+    async def mark_told(self, told: Mapping[str, Sequence[str]]) -> None:
+        """By alert, the sinks that took it past the database: they are not sent it again."""
+        await self.write(mark_told, told, self.sending, self._clock.now_ms())
+
     async def record_verdict(
         self,
         alert: Alert,
@@ -225,6 +230,12 @@ class Store:
         query = "SELECT pattern, seen, first_seen_ms, days, days_from FROM baseline ORDER BY last_seen_ms DESC LIMIT ?"
         rows = await self.read(lambda connection: connection.execute(query, (limit,)).fetchall())
         return {pattern: decode_seen(*row) for pattern, *row in rows}
+
+    async def load_health(self) -> bytes | None:
+        """What the last life knew of its own blindness."""
+        query = "SELECT state FROM health"
+        row = await self.read(lambda connection: connection.execute(query).fetchone())
+        return None if row is None else bytes(row[0])
 
     async def load_correlations(self) -> list[CorrelationRow]:
         """What correlations knew of their groups at the last commit."""

@@ -13,6 +13,7 @@ from watchdogd.store.documents import decode_alert, encode_alert
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
     from watchdogd.entities import Alert
@@ -31,7 +32,7 @@ def decide_group(connection: sqlite3.Connection, item: NewAlert, now_ms: int) ->
     if facts is None:
         return ACTIVE
     group = _load_group(connection, facts)
-    inhibitors = [one for key in facts.watched for one in _load_inhibitors(connection, key)]
+    inhibitors = [one for key in facts.watched for one in _load_inhibitors(connection, key, item.sinks)]
     decision = decide(facts, item.sinks, group, inhibitors)
     if decision.state is AlertState.ACTIVE:
         _keep_group(connection, facts, lead(alert, facts, item.sinks))
@@ -69,9 +70,15 @@ def _load_group(connection: sqlite3.Connection, facts: Facts) -> Group | None:
     return Group(leader, rank, start_ms, question, tuple(msgspec.json.decode(sinks)), bool(lowered))
 
 
-def _load_inhibitors(connection: sqlite3.Connection, key: str) -> list[Inhibitor]:
-    query = "SELECT alert_id, rank, from_ms, until_ms FROM inhibitors WHERE key = ? ORDER BY until_ms DESC LIMIT ?"
-    return [Inhibitor(*row) for row in connection.execute(query, (key, KEPT_INHIBITORS))]
+def _load_inhibitors(connection: sqlite3.Connection, key: str, sinks: Sequence[str]) -> list[Inhibitor]:
+    """Those that all of these sinks have, or are to have."""
+    query = (
+        "SELECT alert_id, rank, from_ms, until_ms FROM inhibitors AS i WHERE key = ? AND NOT EXISTS "
+        "(SELECT 1 FROM json_each(?) AS s WHERE s.value NOT IN (SELECT sink FROM deliveries AS d "
+        "WHERE d.alert_id = i.alert_id AND d.kind = 'alert' AND d.state NOT IN ('routed', 'dropped'))) "
+        "ORDER BY until_ms DESC LIMIT ?"
+    )
+    return [Inhibitor(*row) for row in connection.execute(query, (key, as_json(sinks), KEPT_INHIBITORS))]
 
 
 def _keep_group(connection: sqlite3.Connection, facts: Facts, group: Group) -> None:

@@ -35,6 +35,11 @@ class OffsetLedger:
         self._order: deque[_Entry] = deque()
         self._open: dict[Position, _Entry] = {}
 
+    @property
+    def source(self) -> str:
+        """Whose positions it keeps."""
+        return self._source
+
     def __len__(self) -> int:
         """How many positions are open."""
         return len(self._open)

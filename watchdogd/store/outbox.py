@@ -146,6 +146,10 @@ class Outbox:
             await self.mark_failed(delivery, f"cannot be read from the database: {error}", None)
         return taken
 
+    async def give_back(self, delivery: Delivery) -> None:
+        """Taken and not tried after all: it is due as it was. Raises StoreError."""
+        await self._store.read(self._release, frozenset({delivery.id}))
+
     async def mark_delivered(self, delivery: Delivery, *, is_well: bool = False) -> None:
         """The sink took it; `is_well` says that this ended its trouble."""
         now_ms = self._clock.now_ms()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watchdogd.errors import StoreError
+from watchdogd.store.file_baseline import MAKE_FILES
 from watchdogd.store.listing import MAKE_LISTING
+from watchdogd.store.norms import MAKE_NORMS
 from watchdogd.store.tally import MAKE_TALLIES
 
 if TYPE_CHECKING:
@@ -195,6 +197,12 @@ MIGRATIONS = (
         "ALTER TABLE deliveries ADD COLUMN hold_ms INTEGER NOT NULL DEFAULT 0",
     ),
     MAKE_TALLIES,
+    MAKE_FILES,
+    (
+        # What watchdogd was blind to, and told (health.HealthState as JSON): one row.
+        "CREATE TABLE health (id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB NOT NULL, saved_ms INTEGER NOT NULL)",
+    ),
+    MAKE_NORMS,
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from watchdogd.entities import AlertState
-from watchdogd.errors import StoreError
+from watchdogd.errors import AmbiguousNameError, UnknownNameError
 from watchdogd.listings import PAGE, AlertsRequest, Cursor
 from watchdogd.store.columns import clamp
 from watchdogd.store.documents import escape_text
@@ -108,16 +108,16 @@ def find_one(connection: sqlite3.Connection, text: str) -> Found:
     """The alert whose id this is, or begins so. Raises StoreError with what to do where that is none or several."""
     prefix = escape_text(text.strip().lower())
     if len(prefix) < LEAST_PREFIX:
-        raise StoreError(f"an alert is named by its id, or by at least the first {LEAST_PREFIX} characters of it")
+        raise UnknownNameError(f"an alert is named by its id, or by at least the first {LEAST_PREFIX} characters of it")
     query = "SELECT seq, id FROM alerts WHERE id >= ? AND id < ? ORDER BY seq DESC LIMIT ?"
     found = [Found(*row) for row in connection.execute(query, (prefix, f"{prefix}\U0010ffff", PAGE))]
     exact = [one for one in found if one.alert_id == prefix]
     if len(found) == 1 or exact:
         return (exact or found)[0]
     if not found:
-        raise StoreError(f"no alert has an id that begins with {prefix[:80]}: `watchdogd alerts list` shows them")
+        raise UnknownNameError(f"no alert has an id that begins with {prefix[:80]}: `watchdogd alerts list` shows them")
     named = ", ".join(one.alert_id[:16] for one in found[:SHOWN])
-    raise StoreError(
+    raise AmbiguousNameError(
         f"{len(found)} alerts have an id that begins with {prefix[:80]}: {named}{'...' if found[SHOWN:] else ''}"
     )
 
@@ -150,7 +150,7 @@ def _find_rules(connection: sqlite3.Connection, text: str) -> list[str]:
     wanted = escape_text(text).casefold()
     found = [rule_id for rule_id, title in known if wanted in (rule_id.casefold(), title.casefold())]
     if not found:
-        raise StoreError(
+        raise UnknownNameError(
             f"no alert in the database is of a rule with the id or title {escape_text(text)[:100]!r}: "
             "`watchdogd rules list` shows all rules"
         )

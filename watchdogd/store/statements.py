@@ -12,11 +12,13 @@ from watchdogd.sessions import name_origin
 from watchdogd.store.batch import Written
 from watchdogd.store.columns import INT64_MAX, as_json, clamp
 from watchdogd.store.documents import encode_alert, escape_text
-from watchdogd.store.groups import add_updates, asks, decide_group, keep_repeats, raise_count
+from watchdogd.store.file_baseline import write_files
+from watchdogd.store.groups import add_updates, asks, decide_group, keep_repeats, may_lower, raise_count
+from watchdogd.store.norms import write_norms
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from watchdogd.entities import Alert, CorrelationRow
@@ -46,8 +48,9 @@ def write_batch(
         written = write_alert(connection, item, now_ms, sending)
         if written is not None:
             new[item.alert.id] = written
-    point = batch.checkpoint
-    if point is not None:
+    for point in (batch.checkpoint, *batch.checkpoints_beside):
+        if point is None:
+            continue
         connection.execute(
             "INSERT INTO checkpoints (source, path, file_id, offset, saved_ms) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET path = excluded.path, file_id = excluded.file_id, "
@@ -60,6 +63,11 @@ def write_batch(
         _write_heartbeat(connection, batch.heartbeat)
     if batch.correlations:
         _write_correlations(connection, batch.correlations)
+    if batch.health is not None:
+        connection.execute("INSERT OR REPLACE INTO health VALUES (1, ?, ?)", (batch.health, now_ms))
+    if batch.files:
+        write_files(connection, batch.files)
+    write_norms(connection, batch.norms, now_ms)
     return new
 
 
@@ -102,30 +110,67 @@ def write_alert(
                 for sink in item.sinks
             ],
         )
+        if item.told:
+            mark_told(connection, {alert.id: item.told}, sending, now_ms)
     elif alert.state is AlertState.FOLDED and alert.leader is not None and item.facts is not None:
         raise_count(connection, alert.leader, alert)
         add_updates(connection, alert.leader, sending, now_ms, item.facts.interval_ms)
     return Written(alert.state, is_asked)
 
 
+def mark_told(
+    connection: sqlite3.Connection, told: Mapping[str, Sequence[str]], sending: AbstractSet[int], now_ms: int
+) -> None:
+    """By alert, the sinks that took it before it was stored: they are not sent it again."""
+    update = (
+        "UPDATE deliveries SET state = 'delivered', attempts = 1, ended_ms = ? "  # noqa: S608 - a constant
+        f"WHERE {_UNTRIED} AND sink IN (SELECT value FROM json_each(?))"
+    )
+    for alert_id, sinks in told.items():
+        connection.execute(update, (now_ms, alert_id, as_json(sending), as_json(sinks)))
+
+
 def promote(connection: sqlite3.Connection, item: RuledAlert, now_ms: int) -> bool:
     """Tell an alert that was folded after all, where its verdict is more than a repeat's: malicious, or a higher level.
 
-    It stays counted where it was.
+    Else tell those who want its verdict and do not have the alert that it repeats. It stays counted where it was.
     """
     alert = item.alert
+    if alert.state is not AlertState.FOLDED:
+        return False
     is_worse = alert.level.rank > alert.rule.level.rank
     is_malicious = alert.verdict is not None and alert.verdict.label is Label.MALICIOUS
-    if alert.state is not AlertState.FOLDED or not (is_worse or is_malicious):
+    sinks = item.sinks
+    if not (is_worse or is_malicious):
+        query = "SELECT sink FROM deliveries WHERE alert_id = ? AND kind = 'alert' AND state <> 'routed'"
+        heard = {sink for (sink,) in connection.execute(query, (alert.leader,))}
+        sinks = () if item.journald_only else tuple(sink for sink in sinks if sink not in heard)
+    if not sinks:
         return False
     told = msgspec.structs.replace(alert, state=AlertState.ACTIVE)
     connection.execute("UPDATE alerts SET state = 'active', document = ? WHERE id = ?", (encode_alert(told), alert.id))
-    connection.executemany(
-        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue) "
-        "VALUES (?, ?, 'alert', ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(alert.id, sink, now_ms, now_ms, alert.level.rank, name_queue(alert)) for sink in item.sinks],
-    )
+    add_deliveries(connection, alert, sinks, now_ms)
     return True
+
+
+def add_deliveries(connection: sqlite3.Connection, alert: Alert, sinks: Sequence[str], now_ms: int) -> None:
+    """Tell an alert to those of the sinks that it was not for so far, or was called off for.
+
+    At once, or when those that it was for already have waited for repeats.
+    """
+    connection.executemany(
+        "INSERT INTO deliveries (alert_id, sink, kind, due_ms, created_ms, rank, queue, hold_ms) "
+        "SELECT :id, :sink, 'alert', :now + wait_ms, :now, :rank, :queue, wait_ms FROM (SELECT max(0, coalesce("
+        "(SELECT max(created_ms + hold_ms) FROM deliveries WHERE alert_id = :id AND kind = 'alert'), 0) - :now) "
+        "AS wait_ms) WHERE true "
+        "ON CONFLICT DO UPDATE SET state = 'pending', due_ms = excluded.due_ms, created_ms = excluded.created_ms, "
+        "rank = excluded.rank, queue = excluded.queue, hold_ms = excluded.hold_ms, ended_ms = NULL "
+        "WHERE state = 'routed'",
+        [
+            {"id": alert.id, "sink": sink, "now": now_ms, "rank": alert.level.rank, "queue": name_queue(alert)}
+            for sink in sinks
+        ],
+    )
 
 
 def name_queue(alert: Alert) -> str:
@@ -224,6 +269,21 @@ def call_off(
         f"UPDATE deliveries SET state = 'routed', ended_ms = ? WHERE {_UNTRIED} AND sink <> ?",  # noqa: S608 - a constant
         (now_ms, alert_id, as_json(sending), kept_sink),
     )
+
+
+def call_off_for(
+    connection: sqlite3.Connection, alert_id: str, sinks: Sequence[str], sending: AbstractSet[int], now_ms: int
+) -> None:
+    """End the deliveries of an alert to these sinks that have not been tried with it, where it may be kept from them.
+
+    It may not where repeats count to it that ask something else.
+    """
+    wanted = f"{_UNTRIED} AND sink IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+    arguments = (alert_id, as_json(sending), as_json(sinks))
+    row = connection.execute(f"SELECT 1 FROM deliveries WHERE {wanted} LIMIT 1", arguments).fetchone()  # noqa: S608
+    if row is not None and may_lower(connection, alert_id):
+        update = f"UPDATE deliveries SET state = 'routed', ended_ms = ? WHERE {wanted}"  # noqa: S608 - as above
+        connection.execute(update, (now_ms, *arguments))
 
 
 def release_now(connection: sqlite3.Connection, alert_id: str, sending: AbstractSet[int], now_ms: int) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from watchdogd.background import Case, RelatedAlert
-from watchdogd.entities import Alert, Label
+from watchdogd.entities import Alert, AlertState, Label
 from watchdogd.store.documents import decode_alert, escape_text
 from watchdogd.store.groups import may_lower
 from watchdogd.store.statements import (
+    add_deliveries,
     add_verdict_deliveries,
     call_off,
+    call_off_for,
     escape_origin,
     promote,
     release_now,
@@ -49,7 +51,8 @@ class Verdicts:
     async def record(self, ruled: Sequence[RuledAlert]) -> frozenset[str]:
         """Store verdicts; triage of these alerts is done. The ids of extra alerts that were not known before.
 
-        Deliveries that no sink has been tried with yet fall due now, or are called off (`journald_only`).
+        Deliveries that no sink has been tried with yet fall due now, or are called off (`journald_only`, `refused`);
+        `sinks` that an alert was not for so far get it now. The same again changes nothing.
         """
         new, promoted = await self._store.write(self._record, ruled, self._clock.now_ms())
         self._counters.add("store_promoted_alerts_total", promoted)
@@ -143,6 +146,9 @@ class Verdicts:
             promoted += promote(connection, item, now_ms)
             if item.journald_only and may_lower(connection, alert_id):
                 call_off(connection, alert_id, JOURNALD, sending, now_ms)
+            elif item.alert.state is AlertState.ACTIVE:
+                call_off_for(connection, alert_id, item.refused, sending, now_ms)
+                add_deliveries(connection, item.alert, item.sinks, now_ms)
             release_now(connection, alert_id, sending, now_ms)
             if item.verdict_update:
                 add_verdict_deliveries(connection, alert_id, sending, now_ms)

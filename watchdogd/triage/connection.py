@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
 import ipaddress
 import ssl
-import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from watchdogd.errors import TriageError
+from watchdogd.memory import load_httpx
 from watchdogd.triage.guard import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
-    from types import ModuleType
 
     import httpx
 
@@ -126,7 +123,7 @@ class Connection:
     @contextlib.contextmanager
     def _explained(self, limit_s: float) -> Iterator[None]:
         """Whatever the connection raises, as a TriageError."""
-        httpx = _load_httpx()
+        httpx = load_httpx()
         try:
             yield
         except (httpx.TimeoutException, TimeoutError):
@@ -180,26 +177,11 @@ def _bound(received: bytearray) -> None:
         raise TriageError(f"the answer is larger than {MAX_REPLY_BYTES} bytes")
 
 
-def _load_httpx() -> ModuleType:
-    """httpx, 3 MB that a daemon without triage never needs.
-
-    Its command line would load rich, click and pygments where they are installed: 5 MB that nobody here asks for. Where
-    sniffio is not installed, let that be known: httpcore looks for it on the disk several times a request (0.5 ms).
-    """
-    if "httpx" not in sys.modules:
-        absent = ["httpx._main"]
-        if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
-            absent.append("sniffio")
-        # None is what the import system takes for "not there".
-        sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
-    return importlib.import_module("httpx")
-
-
 def _open_client(base_url: str) -> httpx.AsyncClient:
     parts = urlsplit(base_url)
     # Plain HTTP needs no certificates: an empty context saves loading them (about 5 MB).
     verify: ssl.SSLContext | bool = parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    loaded = _load_httpx()
+    loaded = load_httpx()
     client: httpx.AsyncClient = loaded.AsyncClient(
         trust_env=not _is_loopback(parts.hostname or ""),
         verify=verify,

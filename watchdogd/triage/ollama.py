@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_REPLY_BYTES",
+    "AnswerPiece",
     "ChatOptions",
     "ChatReply",
     "InstalledModel",
@@ -86,6 +87,21 @@ class ChatReply(msgspec.Struct, frozen=True):
     logprobs: tuple[Logprob, ...]
     prompt_tokens: int | None
     answer_tokens: int | None = None
+    load_s: float | None = None
+    """How long the model took to be brought into memory; None where the server does not say."""
+
+
+class AnswerPiece(msgspec.Struct, frozen=True):
+    """A piece of a free answer; the last one is `done` and tells what it took, as far as the server says."""
+
+    text: str
+    done: bool = False
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    load_s: float | None = None
+    """How long the model took to be brought into memory."""
+    is_cut: bool = False
+    """It reached `num_predict`."""
 
 
 class InstalledModel(msgspec.Struct, frozen=True):
@@ -140,6 +156,8 @@ class _ChatBody(msgspec.Struct):
     done_reason: str | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None
+    load_duration: int | None = None
+    """Nanoseconds."""
     logprobs: tuple[Logprob, ...] | None = None
 
 
@@ -212,9 +230,17 @@ class OllamaClient:
             logprobs=tuple(body.logprobs or ()),
             prompt_tokens=body.prompt_eval_count or None,
             answer_tokens=body.eval_count or None,
+            load_s=_seconds(body.load_duration),
         )
 
     async def converse(self, messages: list[dict[str, str]], options: ChatOptions) -> AsyncGenerator[str]:
+        """The text of `answer`, piece by piece. Raises TriageError, also in the middle."""
+        async with aclosing(self.answer(messages, options)) as pieces:
+            async for piece in pieces:
+                if piece.text:
+                    yield piece.text
+
+    async def answer(self, messages: list[dict[str, str]], options: ChatOptions) -> AsyncGenerator[AnswerPiece]:
         """The pieces of a free answer as they come, uncleaned. Raises TriageError, also in the middle.
 
         An answer that reaches `num_predict` ends there without an error.
@@ -223,8 +249,14 @@ class OllamaClient:
         async with aclosing(self._stream("/api/chat", question, self._timeout_s)) as lines:
             async for line in lines:
                 piece = _decode(line, _ChatBody)
-                if piece.message.content:
-                    yield piece.message.content
+                yield AnswerPiece(
+                    piece.message.content,
+                    piece.done,
+                    piece.prompt_eval_count or None,
+                    piece.eval_count or None,
+                    _seconds(piece.load_duration),
+                    piece.done_reason == "length",
+                )
                 if piece.done:
                     return
         raise TriageError("the answer is incomplete")
@@ -339,6 +371,10 @@ def _ask(messages: list[dict[str, str]], options: ChatOptions, *, stream: bool) 
             "seed": options.seed,
         },
     }
+
+
+def _seconds(duration_ns: int | None) -> float | None:
+    return None if duration_ns is None else round(max(duration_ns, 0) / 1e9, 3)
 
 
 def _raise_error_line(line: bytes) -> None:

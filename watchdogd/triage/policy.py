@@ -53,6 +53,8 @@ class Ruling(msgspec.Struct, frozen=True):
     """With the verdict and the effective level."""
     journald_only: bool
     """No sink but the journal is told. Never for `high` and `critical`."""
+    label: Label
+    """What routes go by: the verdict's, where it may change anything."""
     extra: tuple[Alert, ...]
     """Alerts of their own that the verdict gives rise to, to be stored with it; never triaged. Their ids depend on the
     event alone: several alerts of one event give the same."""
@@ -87,6 +89,7 @@ class Policy:
         return Ruling(
             alert=ruled,
             journald_only=self._may_stay_local(ruled, verdict),
+            label=choose_label(verdict),
             extra=(build_injection_alert(alert),) if verdict.injection else (),
             verdict_changes=verdict.label is not before or level is not alert.level or reasons != alert.reasons,
         )
@@ -106,6 +109,13 @@ class Policy:
             and not verdict.injection
             and self._settings.floor.allows_journald(max(alert.level, alert.rule.level, key=_rank))
         )
+
+
+def choose_label(verdict: Verdict) -> Label:
+    """The label that receivers are chosen by: nobody's who may change nothing, nor `benign` beside an injection."""
+    if verdict.by not in WEIGHTY or (verdict.injection and verdict.label is Label.BENIGN):
+        return Label.UNTRIAGED
+    return verdict.label
 
 
 def build_injection_alert(alert: Alert) -> Alert:

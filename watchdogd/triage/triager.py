@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("watchdogd.triage")
 
 WARM_UP_S = 300.0
+COLD_S = 0.5
 _AVAILABLE_S = 2.0
 _DIGEST_FRESH_S = 60.0
 
@@ -227,13 +228,25 @@ class Triager:
     async def _ask_label(self, question: Question) -> ChatReply:
         self._counters.add("triage_requests_total")
         options = msgspec.structs.replace(self._options, num_predict=prompt.LABEL_TOKENS)
-        return await self._client.chat(list(question.messages), prompt.LABEL_SCHEMA, options, logprobs=True)
+        began_s = self._clock.monotonic_s()
+        reply = await self._client.chat(list(question.messages), prompt.LABEL_SCHEMA, options, logprobs=True)
+        self._observe(reply, self._clock.monotonic_s() - began_s)
+        return reply
+
+    def _observe(self, reply: ChatReply, elapsed_s: float) -> None:
+        """How long it took, and how many tokens; a load of more than a blink is a cold start."""
+        start = "cold" if (reply.load_s or 0) > COLD_S else "warm"
+        self._counters.observe("ai_request_seconds", (start,), elapsed_s)
+        self._counters.add_by("ai_tokens_total", ("prompt",), reply.prompt_tokens or 0)
+        self._counters.add_by("ai_tokens_total", ("answer",), reply.answer_tokens or 0)
 
     async def _explain(self, inquiry: _Inquiry, verdict: Verdict) -> Verdict:
         """The question for an explanation; it never shows the model what reads like orders. Raises TriageError."""
         self._counters.add("triage_requests_total")
         messages = prompt.explain_label(inquiry.question, verdict.label, self._settings.language)
+        began_s = self._clock.monotonic_s()
         reply = await self._client.chat(messages, prompt.EXPLANATION_SCHEMA, self._options)
+        self._observe(reply, self._clock.monotonic_s() - began_s)
         self._breaker.succeed()
         verdict = _count_tokens(verdict, reply)
         if _is_cut(inquiry.question, reply):

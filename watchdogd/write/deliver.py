@@ -67,6 +67,7 @@ class Deliverer:
         self._running = False
         self._is_loaded = False
         self._retired: list[Sink] = []
+        self._pulses: list[asyncio.Event] = []
 
     async def run(self, wake: asyncio.Event) -> None:
         """Deliver until cancelled; `wake` says that something new may be due. At most one may run."""
@@ -95,6 +96,13 @@ class Deliverer:
         except TimeoutError:
             return False
         return True
+
+    async def pulse(self) -> None:
+        """Return when `run` has looked for what is due: where it is stuck, never. Sinks that hang do not hold it up."""
+        pulse = asyncio.Event()
+        self._pulses.append(pulse)
+        self._wake.set()
+        await pulse.wait()
 
     async def replace_sinks(
         self, sinks: Mapping[str, Sink], terms: Mapping[str, Terms], unchanged: AbstractSet[str] = frozenset()
@@ -160,6 +168,15 @@ class Deliverer:
     async def _pass(self, group: asyncio.TaskGroup) -> None:
         """Start everything that is due and has room, then wait for the next reason to look."""
         self._wake.clear()
+        pulses, self._pulses = self._pulses, []
+        pause_s = await self._start_due(group)
+        for pulse in pulses:
+            pulse.set()
+        if pause_s is not None:
+            await self._wait(self._wake, pause_s)
+
+    async def _start_due(self, group: asyncio.TaskGroup) -> float | None:
+        """Start what is due and has room. For how long nothing more will be; None where `drain` waits no longer."""
         now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
         try:
             await self._load(now_ms, now_s)
@@ -168,22 +185,24 @@ class Deliverer:
             if not room or any(room.values()):  # else nobody is free: what waits may be long
                 for delivery, alert in await self._outbox.take_due(now_ms, room):
                     lane = self._lanes.setdefault(delivery.sink, Lane(None, Terms()))
+                    if not lane.room(self._clock.monotonic_s()):  # it began to fail while the outbox was read
+                        await self._outbox.give_back(delivery)
+                        continue
                     lane.using.append(lane.sink)
                     work = self._deliver(lane, lane.sink, lane.failures, delivery, alert)
                     group.create_task(work, name=f"deliver to {delivery.sink}")
             if not any(lane.using for lane in self._lanes.values()):
                 self._idle.set()
                 if not self._running:
-                    return
+                    return None
             room = {name: lane.room(now_s) for name, lane in self._lanes.items()}
             if not room or any(room.values()):
                 due_ms = await self._outbox.next_due_ms(now_ms, room)
         except StoreError as error:
             self._counters.add("write_store_errors_total")
             _log.warning("the outbox cannot be read, trying again: %s", error)
-            await self._wait(self._wake, self._backoff.first_s)
-            return
-        await self._wait(self._wake, self._sleep_s(due_ms))
+            return self._backoff.first_s
+        return self._sleep_s(due_ms)
 
     async def _load(self, now_ms: int, now_s: float) -> None:
         """Once, leave alone whom an earlier life was told to leave alone."""
@@ -224,6 +243,7 @@ class Deliverer:
     async def _attempt(self, sink: Sink | None, delivery: Delivery, alert: Alert) -> DeliveryError | None:
         if sink is None:
             return DeliveryError("no sink of that name is configured any more", recoverable=False)
+        began_s = self._clock.monotonic_s()
         try:
             await sink.send(alert, kind=delivery.kind, delivery_id=delivery.message_id)
         except DeliveryError as error:
@@ -232,6 +252,8 @@ class Deliverer:
             self._counters.add("write_sink_errors_total")
             _log.exception("sink %s failed in a way it should not", delivery.sink)
             return DeliveryError(f"internal error: {type(error).__name__}", recoverable=True)
+        finally:
+            self._counters.observe("stage_seconds", ("deliver",), self._clock.monotonic_s() - began_s)
         return None
 
     async def _record_failure(self, lane: Lane, begun: int, delivery: Delivery, error: DeliveryError) -> None:

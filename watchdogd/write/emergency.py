@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from watchdogd.entities import Alert, AlertState
 from watchdogd.errors import DeliveryError
+from watchdogd.grouping import GroupTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from watchdogd.entities import Alert
+    from watchdogd.grouping import Facts
     from watchdogd.ports import Sink
     from watchdogd.telemetry import Counters
 
@@ -30,35 +32,66 @@ WAITING: Final = 500
 _log = logging.getLogger(__name__)
 
 
-class Emergency:
-    """Sends alerts past the outbox, each once to each of its sinks.
+class _Item(msgspec.Struct, frozen=True):
+    """What waits for a sink: an alert, and the group that it leads."""
 
-    They are in no database: what is not taken here, or was taken and is found again, is delivered after the commit,
-    under the same ids. Counters: `write_emergency_total`, `write_emergency_errors_total`.
+    alert: Alert
+    group: str | None
+
+
+class Emergency:
+    """Sends alerts past the outbox, each once to each of its sinks; a repeat of one that was sent is only counted.
+
+    They are in no database: what is not taken here is delivered after the commit, under the same id. What is taken is
+    remembered until then, of the latest 2,000 alerts. Counters: `write_emergency_total`,
+    `write_emergency_folded_total`, `write_emergency_errors_total`.
     """
 
     def __init__(self, find_sink: Callable[[str], Sink | None], counters: Counters, *, pause_s: float = 2.0) -> None:
         self._find_sink = find_sink
         self._counters = counters
         self._pause_s = pause_s
-        self._told: OrderedDict[str, None] = OrderedDict()
-        self._lanes: dict[str, deque[Alert]] = {}
+        self._told: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        """What was taken, and by which sinks."""
+        self._groups = GroupTable(limit=REMEMBERED)
+        self._lanes: dict[str, deque[_Item]] = {}
         self._busy: set[str] = set()
         self._arrived = asyncio.Event()
-        for name in ("write_emergency_total", "write_emergency_errors_total"):
+        for name in ("write_emergency_total", "write_emergency_folded_total", "write_emergency_errors_total"):
             counters.add(name, 0)
 
-    def take(self, alert: Alert, sinks: Iterable[str]) -> None:
-        """Have it sent soon; never waits. An alert that was taken before is not sent again."""
+    def take(self, alert: Alert, sinks: Iterable[str], facts: Facts | None = None) -> None:
+        """Have it sent soon; never waits. Neither what was taken before nor what repeats it is sent.
+
+        `facts` say what it repeats, as they do in the database; without them it repeats nothing.
+        """
         if alert.id in self._told:
             return
-        self._told[alert.id] = None
+        self._told[alert.id] = ()
         if len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
+        names = tuple(sinks)
+        if facts is not None and self._groups.take(alert, facts, names).state is not AlertState.ACTIVE:
+            self._counters.add("write_emergency_folded_total", len(names) > 0)
+            return
         marked = msgspec.structs.replace(alert, reasons=(*alert.reasons, REASON))
-        for name in sinks:
-            self._lanes.setdefault(name, deque(maxlen=WAITING)).append(marked)
+        for name in names:
+            lane = self._lanes.setdefault(name, deque(maxlen=WAITING))
+            lane.append(_Item(marked, None if facts is None else facts.key))
         self._arrived.set()
+
+    def list_told(self, alert_id: str) -> tuple[str, ...]:
+        """The sinks that have taken it."""
+        return self._told.get(alert_id, ())
+
+    def settle(self, alert_ids: Iterable[str]) -> None:
+        """These are stored: what is not sent yet is left to the outbox, and repeats are counted there."""
+        stored = {alert_id for alert_id in alert_ids if alert_id in self._told}
+        if not stored:
+            return
+        for name, lane in self._lanes.items():
+            self._lanes[name] = deque((item for item in lane if item.alert.id not in stored), maxlen=WAITING)
+        self._groups = GroupTable(limit=REMEMBERED)
 
     async def run(self) -> None:
         """Send what was taken, one at a time to each sink, until cancelled."""
@@ -69,23 +102,26 @@ class Emergency:
                 for name, lane in self._lanes.items():
                     if lane and name not in self._busy:
                         self._busy.add(name)
-                        group.create_task(self._empty(name, lane), name=f"emergency to {name}")
+                        group.create_task(self._empty(name), name=f"emergency to {name}")
 
-    async def _empty(self, name: str, lane: deque[Alert]) -> None:
+    async def _empty(self, name: str) -> None:
         try:
-            while lane:
-                await self._send(name, lane.popleft())
+            while self._lanes[name]:
+                item = self._lanes[name].popleft()
+                if not await self._send(name, item.alert) and item.group is not None:
+                    self._groups.end(item.group, item.alert.id)
         finally:
             self._busy.discard(name)
 
-    async def _send(self, name: str, alert: Alert) -> None:
+    async def _send(self, name: str, alert: Alert) -> bool:
+        """Whether it was taken."""
         problem = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self._pause_s * attempt)
             sink = self._find_sink(name)
             if sink is None:
-                return
+                return False
             try:
                 async with asyncio.timeout(SEND_S):
                     await sink.send(alert, kind="alert", delivery_id=f"alert_{alert.id}")
@@ -100,6 +136,9 @@ class Emergency:
                 break
             else:
                 self._counters.add("write_emergency_total")
-                return
+                if alert.id in self._told:
+                    self._told[alert.id] += (name,)
+                return True
         self._counters.add("write_emergency_errors_total")
         _log.error("%s did not take alert %s, which waits for the database now: %s", name, alert.id, problem)
+        return False

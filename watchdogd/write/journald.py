@@ -22,13 +22,12 @@ from watchdogd.errors import DeliveryError
 from watchdogd.write.formats.text import (
     alert_line,
     command_line,
-    cut_text,
     describe_actor,
     describe_correlation,
     describe_lineage,
-    escape_controls,
+    escape_within,
 )
-from watchdogd.write.masked import mask_alert
+from watchdogd.write.masked import Masker
 
 if TYPE_CHECKING:
     from watchdogd.entities import Alert, EventId
@@ -128,7 +127,7 @@ def event_text(event_id: EventId) -> str:
 
 
 def _field_value(name: str, value: str) -> str:
-    return cut_text(escape_controls(value), _JSON_LIMIT_BYTES - len(name) - 2)
+    return escape_within(value, _JSON_LIMIT_BYTES - len(name) - 2)
 
 
 def find_journal(path: str = JOURNAL_SOCKET, *, wait_s: float = 0.0) -> None:
@@ -182,9 +181,16 @@ class JournaldSink:
     """
 
     def __init__(
-        self, name: str = "journald", *, path: str = JOURNAL_SOCKET, timeout_s: float = 5.0, mask: bool = True
+        self,
+        name: str = "journald",
+        *,
+        path: str = JOURNAL_SOCKET,
+        timeout_s: float = 5.0,
+        mask: bool = True,
+        masker: Masker | None = None,
     ) -> None:
-        """`mask`: whether secrets are masked, see write/masked.py."""
+        """`mask`: whether secrets are masked, see write/masked.py; `masker` is what sinks share."""
+        self._masker = masker or Masker()
         self.name = name
         self._mask = mask
         self._path = path
@@ -198,7 +204,7 @@ class JournaldSink:
         message_id = choose_message_id(alert, kind)
         result: Future[None] = Future()
         wait_s = self._timeout_s / 2  # a burst fills the queue (10 entries on some hosts) for a moment only
-        fields = journal_fields(mask_alert(alert) if self._mask else alert, kind)
+        fields = journal_fields(self._masker.mask(alert) if self._mask else alert, kind)
         arguments = (result, message_id, fields, self._path, wait_s)
         thread = threading.Thread(target=_send_and_tell, args=arguments, name="journald", daemon=True)
         result.set_running_or_notify_cancel()

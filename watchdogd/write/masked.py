@@ -7,7 +7,8 @@ and written as hex again. The database keeps the alert as it was.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from watchdogd.entities import Alert, FieldMap, FieldValue, Process, Verdict
 
+MOST_CHARS: Final = 65_536
+MOST_LINE_CHARS: Final = 262_144
+
 _AUDIT_LINE = re.compile(r"(?:node=\S+ )?type=(\S+) msg=audit\(([^)]*)\)")
 _ITEM = re.compile(r"(?<![^\s'])([A-Za-z_][\w.-]*(?:\[\d+\])?)=(\"[^\"]*\"|'[^']*'|[^\s'\"]+)")
 _ARGUMENT = re.compile(r"a\d+(?:\[\d+\])?")
@@ -25,8 +29,29 @@ _HEX = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")
 _NO_TEXT = frozenset({"saddr", "arch"})
 
 
+class Masker:
+    """Masks alerts, each of them once for all sinks: the last few are remembered."""
+
+    def __init__(self, remembered: int = 4) -> None:
+        self._known: deque[tuple[Alert, Alert]] = deque(maxlen=remembered)
+
+    def mask(self, alert: Alert) -> Alert:
+        """As `mask_alert`."""
+        for known, masked in self._known:
+            if known.id == alert.id and known == alert:
+                return masked
+        masked = mask_alert(alert)
+        self._known.append((alert, masked))
+        return masked
+
+
 def mask_alert(alert: Alert) -> Alert:
-    """The same alert with every secret that is recognised replaced by `[masked]`."""
+    """The same alert with every secret that is recognised replaced by `[masked]`.
+
+    Looking for secrets in a megabyte takes up to half a second, and who is watched chooses how long texts are: what
+    exceeds MOST_CHARS (of all lines together, MOST_LINE_CHARS) is cut, and says so.
+    """
+    alert = bound_alert(alert)
     process = None if alert.process is None else _mask_process(alert.process)
     lineage = tuple(_mask_process(ancestor) for ancestor in alert.lineage)
     commands = {
@@ -47,6 +72,57 @@ def mask_alert(alert: Alert) -> Alert:
     )
 
 
+def bound_alert(alert: Alert) -> Alert:
+    """The same alert; its texts no longer than MOST_CHARS each, its lines together no longer than MOST_LINE_CHARS."""
+
+    def bound(value: FieldValue) -> FieldValue:
+        return cut_words(value) if isinstance(value, str) else value
+
+    fields = {
+        name: tuple(map(bound, value)) if isinstance(value, tuple) else bound(value)
+        for name, value in alert.fields.items()
+    }
+    return msgspec.structs.replace(
+        alert,
+        process=None if alert.process is None else _bound_process(alert.process),
+        lineage=tuple(map(_bound_process, alert.lineage)),
+        fields=fields,
+        matched={name: cut_words(value) for name, value in alert.matched.items()},
+        group_key=cut_words(alert.group_key),
+        reasons=tuple(map(cut_words, alert.reasons)),
+        lines=_bound_texts(tuple(map(cut_words, alert.lines)), MOST_LINE_CHARS, "lines"),
+    )
+
+
+def _bound_process(process: Process) -> Process:
+    if sum(map(len, process.argv)) + len(process.argv) + len(process.exe or "") + len(process.cwd or "") <= MOST_CHARS:
+        return process
+    return msgspec.structs.replace(
+        process,
+        argv=_bound_texts(tuple(map(cut_words, process.argv)), MOST_CHARS, "arguments"),
+        exe=None if process.exe is None else cut_words(process.exe),
+        cwd=None if process.cwd is None else cut_words(process.cwd),
+    )
+
+
+def _bound_texts(texts: tuple[str, ...], most_chars: int, what: str) -> tuple[str, ...]:
+    """The first of the texts that together are no longer, at least one; and how many there were."""
+    left = most_chars
+    for index, text in enumerate(texts):
+        left -= len(text) + 1
+        if left < 0 and index:
+            return (*texts[:index], f"...[cut, {len(texts)} {what} in all]")
+    return texts
+
+
+def cut_words(text: str) -> str:
+    """The text, or its beginning with a note of what is missing: whole words where there are any, no half a secret."""
+    if len(text) <= MOST_CHARS:
+        return text
+    kept = text[:MOST_CHARS]
+    return f"{kept.rpartition(' ')[0] or kept} ...[cut, {len(text)} characters in all]"
+
+
 def _with(process: Process | None, lineage: tuple[Process, ...]) -> tuple[Process, ...]:
     return lineage if process is None else (process, *lineage)
 
@@ -63,9 +139,9 @@ def _mask_process(process: Process) -> Process:
 def _mask_verdict(verdict: Verdict) -> Verdict:
     return msgspec.structs.replace(
         verdict,
-        summary=mask_secrets(verdict.summary),
-        evidence=tuple(mask_secrets(text) for text in verdict.evidence),
-        next_steps=tuple(mask_secrets(step) for step in verdict.next_steps),
+        summary=mask_secrets(cut_words(verdict.summary)),
+        evidence=tuple(mask_secrets(cut_words(text)) for text in verdict.evidence),
+        next_steps=tuple(mask_secrets(cut_words(step)) for step in verdict.next_steps),
     )
 
 

@@ -7,19 +7,18 @@ import base64
 import binascii
 import hashlib
 import hmac
-import importlib.util
 import logging
 import math
 import ssl
-import sys
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from watchdogd import __version__
 from watchdogd.errors import DeliveryError
+from watchdogd.memory import load_httpx
 from watchdogd.transport_checks import make_context
 from watchdogd.write.formats.message import load_format
-from watchdogd.write.masked import mask_alert
+from watchdogd.write.masked import Masker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,22 +64,20 @@ def _secret_key(secret: str) -> bytes:
 
 def make_client(settings: WebhookSettings) -> httpx.AsyncClient:
     """The client of one receiver: own connections, TLS checked, no redirects, no proxy but its own."""
-    import httpx  # noqa: PLC0415 (8 MB that a host without webhooks need not hold)
-
-    if importlib.util.find_spec("sniffio") is None:  # httpcore asks for it five times a request; what is missing is
-        sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # looked for on disk each time: 0.8 ms of 3
+    loaded = load_httpx()
     for name in ("httpx", "httpcore"):  # they log whole URLs at INFO and headers at DEBUG: tokens in both
         logging.getLogger(name).setLevel(logging.WARNING)
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(settings.timeout_s, connect=min(settings.connect_timeout_s, settings.timeout_s)),
+    client: httpx.AsyncClient = loaded.AsyncClient(
+        timeout=loaded.Timeout(settings.timeout_s, connect=min(settings.connect_timeout_s, settings.timeout_s)),
         follow_redirects=False,
         trust_env=False,
         verify=make_context(settings.ca_file, settings.client_certificate, settings.client_key),
         proxy=settings.proxy or None,
-        limits=httpx.Limits(
+        limits=loaded.Limits(
             max_connections=settings.max_in_flight + 1, max_keepalive_connections=settings.max_in_flight
         ),
     )
+    return client
 
 
 class WebhookSink:
@@ -95,7 +92,10 @@ class WebhookSink:
         clock: Clock,
         *,
         client_factory: Callable[[WebhookSettings], httpx.AsyncClient] = make_client,
+        masker: Masker | None = None,
     ) -> None:
+        """`masker` is what sinks share."""
+        self._masker = masker or Masker()
         self.name = settings.name
         self._settings = settings
         self._clock = clock
@@ -105,7 +105,7 @@ class WebhookSink:
 
     async def send(self, alert: Alert, *, kind: str, delivery_id: str) -> None:
         """POST once. `delivery_id` is stable across retries. Raises DeliveryError."""
-        message = self._write(mask_alert(alert) if self._settings.mask else alert, kind)
+        message = self._write(self._masker.mask(alert) if self._settings.mask else alert, kind)
         headers = self._headers(message, kind, delivery_id)
         status, retry_after = await self._post(message, headers)
         self._judge(status, retry_after)
@@ -142,7 +142,7 @@ class WebhookSink:
 
     async def _post(self, message: Message, headers: Mapping[str, str]) -> tuple[int, str | None]:
         """Status and Retry-After of the answer; once a status is there, what happens to the rest is of no matter."""
-        import httpx  # noqa: PLC0415 (loaded with the client)
+        httpx = load_httpx()
 
         answer: list[tuple[int, str | None]] = []
         try:
@@ -214,7 +214,8 @@ def _explain(error: Exception) -> str:
     cause: BaseException | None = error
     for _ in range(8):
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed ({cause.reason or type(cause).__name__})"
+            why = getattr(cause, "verify_message", "").partition(",")[0]  # OpenSSL's; behind the comma is the host
+            return f"TLS failed ({cause.reason or type(cause).__name__}{f': {why}' if why else ''})"
         if isinstance(cause, OSError) and cause.strerror and cause.errno:
             return f"cannot reach it ({cause.strerror})"
         following = (cause.__cause__ or cause.__context__) if cause is not None else None

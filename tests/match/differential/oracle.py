@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import sqlite3
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sigma.backends.sqlite.sqlite import sqliteBackend
@@ -20,7 +21,7 @@ from sigma.rule import SigmaRule
 from sigma.types import SigmaCIDRExpression, SigmaExists, SigmaExpansion, SigmaFieldReference, SigmaNull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sigma.conversion.state import ConversionState
 
@@ -30,15 +31,16 @@ Scalar = str | int | float | None
 LINES = "raw lines"
 
 
-def open_database() -> sqlite3.Connection:
+@contextmanager
+def open_database() -> Iterator[sqlite3.Connection]:
     """In memory, with Python's `re` behind REGEXP."""
-    database = sqlite3.connect(":memory:")
 
     def search(pattern: str, text: Scalar) -> bool:
         return text is not None and re.search(pattern, str(text), re.ASCII) is not None
 
-    database.create_function("REGEXP", 2, search, deterministic=True)
-    return database
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.create_function("REGEXP", 2, search, deterministic=True)
+        yield database
 
 
 def make_pipeline(placeholders: Mapping[str, Sequence[Scalar]]) -> ProcessingPipeline:
@@ -135,8 +137,9 @@ def path_of(name: str) -> str:
 class Recorded:
     """Events that were logged: their views and records as rows."""
 
-    def __init__(self) -> None:
-        self._database = open_database()
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """In a database that is empty."""
+        self._database = database
         self._database.execute("CREATE TABLE logs (event INTEGER, category TEXT, payload TEXT)")
         self._database.execute("CREATE INDEX by_category ON logs (category)")
 

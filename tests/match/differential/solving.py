@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import json
 import random
 import re
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from watchdogd.decode.tables import load_tables
 from watchdogd.match import syntax
+from watchdogd.match.logsources import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -146,11 +148,30 @@ def build_lines(body: syntax.RuleBody, wishes: Sequence[tuple[Wish, ...]]) -> li
     texts = {
         field: join_path(found, PATHS[field]) if field in PATHS else join(found) for field, found in fields.items()
     }
+    if body.view in SERVICES:
+        texts[None] = join([("holds", text) for _, text in fields.get(None, ())])  # keywords: anywhere in the line
+        return [_build_entry(body.view, texts)]
     if body.view == "process_creation":
         return _build_exec(texts)
     if body.view == "file_event":
         return _build_file(texts)
     return _build_connection(texts)
+
+
+def _build_entry(service: str, texts: dict[str | None, str]) -> bytes:
+    """An entry of the journal, as journalctl exports it; sudo's own fields stand in its message."""
+    message = texts.get(None, "")
+    pairs = [f"{name}={texts[name]}" for name in ("USER", "COMMAND") if name in texts]
+    if pairs:
+        message = " ; ".join([f"carol : TTY=pts/1 ; PWD={message or '/'}", *pairs])
+    document = {
+        "__CURSOR": "s=1;i=1",
+        "__REALTIME_TIMESTAMP": "1700000000000000",
+        "SYSLOG_IDENTIFIER": service,
+        "SYSLOG_FACILITY": "10",
+        "MESSAGE": message,
+    }
+    return json.dumps(document).encode()
 
 
 def encode(text: str) -> str:

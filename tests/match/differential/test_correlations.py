@@ -133,17 +133,17 @@ def made_rows(draw: st.DrawFn) -> list[Row]:
 
 def ask(documents: Sequence[Document], rows: Sequence[Row], group_by: Sequence[str]) -> set[tuple[Group, int, int]]:
     """Group, beginning and end of each window for which the correlation holds."""
-    database = open_database()
-    fill_table(database, COLUMNS, rows)
     told = copy.deepcopy(list(documents))
     for document in told:
         if "correlation" in document:
             document["correlation"]["timespan"] = f"{int(document['correlation']['timespan'][:-1]) * 1000}s"
     backend = make_backend(timestamp_field="ts", timestamp_format="unix", observation_end=10**12)
     (query,) = backend.convert(SigmaCollection.from_dicts(told))
-    cursor = database.execute(query)
-    names = [column[0] for column in cursor.description]
-    found = [dict(zip(names, row, strict=True)) for row in cursor]
+    with open_database() as database:
+        fill_table(database, COLUMNS, rows)
+        cursor = database.execute(query)
+        names = [column[0] for column in cursor.description]
+        found = [dict(zip(names, row, strict=True)) for row in cursor]
     return {
         (
             tuple(str(json.loads(one["group_keys"])[name]).casefold() for name in group_by),

@@ -68,13 +68,13 @@ def judge_here(engine: Engine, made: Sequence[Mapping[str, Scalar]]) -> set[tupl
 
 
 def judge_in_sql(documents: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Scalar]]) -> set[tuple[str, int]]:
-    database = open_database()
     # Keywords are sought in each value: what stands between them is in no rule.
     rows = [
         {**fields, LINES: "\x1f".join(str(value) for value in fields.values() if value is not None)} for fields in made
     ]
-    fill_table(database, {**COLUMNS, LINES: "TEXT"}, rows)
-    return {(rule["id"], number) for rule in documents for number in ask_rows(database, rule, PLACEHOLDERS)}
+    with open_database() as database:
+        fill_table(database, {**COLUMNS, LINES: "TEXT"}, rows)
+        return {(rule["id"], number) for rule in documents for number in ask_rows(database, rule, PLACEHOLDERS)}
 
 
 def show(value: Scalar) -> str | None:
@@ -118,15 +118,16 @@ def test_events_of_several_values(rule_file: Path, made: tuple[list[dict[str, An
     engine = build_engine(rule_file, documents) if documents else None
     assume(engine is not None)
     assert engine is not None
-    here, recorded = set(), Recorded()
-    for number, (one, other) in enumerate(itertools.pairwise(made[1])):
-        fields = {name: (show(one.get(name)), show(other.get(name))) for name in {**one, **other}}
-        view = View(CATEGORY, "exec", "success", dict(fields))
-        recorded.add(number, CATEGORY, flatten_view(view, ()))
-        found = engine.judge(Event(EventId("audit", None, 0, number), "audit", views=(view,)))
-        here |= {(match.rule.id, number) for match in found}
-    event("some match" if here else "none matches")
-    assert here == {(rule["id"], number) for rule in documents for number in recorded.ask_views(rule, CATEGORY)}
+    with open_database() as database:
+        here, recorded = set(), Recorded(database)
+        for number, (one, other) in enumerate(itertools.pairwise(made[1])):
+            fields = {name: (show(one.get(name)), show(other.get(name))) for name in {**one, **other}}
+            view = View(CATEGORY, "exec", "success", dict(fields))
+            recorded.add(number, CATEGORY, flatten_view(view, ()))
+            found = engine.judge(Event(EventId("audit", None, 0, number), "audit", views=(view,)))
+            here |= {(match.rule.id, number) for match in found}
+        event("some match" if here else "none matches")
+        assert here == {(rule["id"], number) for rule in documents for number in recorded.ask_views(rule, CATEGORY)}
 
 
 @given(made=rules_and_rows())
@@ -138,15 +139,16 @@ def test_events_of_several_records(rule_file: Path, made: tuple[list[dict[str, A
     engine = build_engine(rule_file, documents) if documents else None
     assume(engine is not None)
     assert engine is not None
-    here, recorded = set(), Recorded()
-    for number, pair in enumerate(itertools.pairwise(made[1])):
-        told: list[dict[str, Any]] = [
-            {name: str(value) for name, value in row.items() if value is not None} for row in pair
-        ]
-        records = tuple(make_record("MADE", **fields) for fields in told)
-        for record in records:
-            recorded.add(number, RECORDS, flatten_record(record, find_hidden_text))
-        found = engine.judge(Event(EventId("audit", None, 0, number), "audit", records=records))
-        here |= {(match.rule.id, number) for match in found}
-    event("some match" if here else "none matches")
-    assert here == {(rule["id"], number) for rule in documents for number in recorded.ask_records(rule)}
+    with open_database() as database:
+        here, recorded = set(), Recorded(database)
+        for number, pair in enumerate(itertools.pairwise(made[1])):
+            told: list[dict[str, Any]] = [
+                {name: str(value) for name, value in row.items() if value is not None} for row in pair
+            ]
+            records = tuple(make_record("MADE", **fields) for fields in told)
+            for record in records:
+                recorded.add(number, RECORDS, flatten_record(record, find_hidden_text))
+            found = engine.judge(Event(EventId("audit", None, 0, number), "audit", records=records))
+            here |= {(match.rule.id, number) for match in found}
+        event("some match" if here else "none matches")
+        assert here == {(rule["id"], number) for rule in documents for number in recorded.ask_records(rule)}

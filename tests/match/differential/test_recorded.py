@@ -9,9 +9,10 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from tests.match.differential.oracle import Recorded, flatten_record, flatten_view
+from tests.match.differential.oracle import Recorded, flatten_record, flatten_view, open_database
 from tests.size import LARGE
 from watchdogd.decode.decoder import Decoder
+from watchdogd.decode.journal import RECORD_TYPE
 from watchdogd.enrich.baseline import Baseline
 from watchdogd.enrich.enricher import Enricher
 from watchdogd.enrich.identity import Identity
@@ -23,6 +24,7 @@ from watchdogd.match.library import load_rules
 from watchdogd.match.subject import find_hidden_text
 from watchdogd.match.syntax import RECORDS, RuleSet
 from watchdogd.ports import SystemClock
+from watchdogd.samples import read_entries
 from watchdogd.telemetry import Counters
 
 if TYPE_CHECKING:
@@ -35,8 +37,11 @@ EVENTS_PER_LOG = None if LARGE else 2
 
 
 def read_lines(lines: Iterable[bytes]) -> list[Event]:
-    """Decoded and enriched, as the judge sees them."""
+    """Decoded and enriched, as the judge sees them: audit lines, or entries of the journal."""
     counters = Counters()
+    lines = list(lines)
+    if lines and lines[0].startswith(b"{"):
+        return list(read_entries(lines, counters))
     decoder = Decoder(counters, live=False)
     tree = ProcessTree(counters=counters)
     enricher = Enricher(tree, Identity(SystemClock()), Baseline(), OwnProcesses(()), counters=counters)
@@ -62,20 +67,23 @@ def judge_here(ruleset: RuleSet, events: Sequence[Event]) -> dict[str, set[int]]
 def judge_in_sql(
     ruleset: RuleSet, documents: dict[str, dict[str, Any]], events: Sequence[Event]
 ) -> dict[str, set[int]]:
-    recorded = Recorded()
-    for number, event in enumerate(events):
-        lines = [record.line.decode("utf-8", "backslashreplace") for record in event.records]
-        for record in event.records:
-            recorded.add(number, RECORDS, flatten_record(record, find_hidden_text))
-        for view in event.views:
-            recorded.add(number, view.category, flatten_view(view, lines))
-    return {
-        body.rule.id: recorded.ask_records(documents[body.rule.id])
-        if body.view == RECORDS
-        else recorded.ask_views(documents[body.rule.id], body.view)
-        for body in ruleset.bodies
-        if body.view
-    }
+    with open_database() as database:
+        recorded = Recorded(database)
+        for number, event in enumerate(events):
+            lines = [record.line.decode("utf-8", "backslashreplace") for record in event.records]
+            for record in event.records:
+                if record.type == RECORD_TYPE:  # of the journal: no record of audit's
+                    continue
+                recorded.add(number, RECORDS, flatten_record(record, find_hidden_text))
+            for view in event.views:
+                recorded.add(number, view.category, flatten_view(view, lines))
+        return {
+            body.rule.id: recorded.ask_records(documents[body.rule.id])
+            if body.view == RECORDS
+            else recorded.ask_views(documents[body.rule.id], body.view)
+            for body in ruleset.bodies
+            if body.view
+        }
 
 
 def test_rules_match_recorded_events_alike(corpora: Path) -> None:

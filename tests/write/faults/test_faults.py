@@ -94,6 +94,10 @@ class CountingOutbox(Outbox):
         self._time.in_hand += len(taken)
         return taken
 
+    async def give_back(self, delivery: Delivery) -> None:
+        await super().give_back(delivery)
+        self._time.in_hand -= 1
+
     async def mark_delivered(self, delivery: Delivery, *, is_well: bool = False) -> None:
         await super().mark_delivered(delivery, is_well=is_well)
         self._time.in_hand -= 1

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 from tests.write.conftest import build_alert
 from tests.write.formats.made import HOSTILE, SCHEMAS, VERDICT, make_cases, make_hostile
+from tests.write.nasty import NASTY
 from watchdogd.entities import Alert, Label, Level, Verdict
+from watchdogd.resources import find_resource
 from watchdogd.webhook_settings import WebhookSettings
 from watchdogd.write.formats.card import count_utf8, count_utf16, fit
 from watchdogd.write.formats.message import FORMATS, Message, load_format
 from watchdogd.write.formats.ntfy import split_topic
+from watchdogd.write.formats.text import escape_surrogates
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVICES = sorted(SCHEMAS)
@@ -85,8 +88,21 @@ def test_message_is_as_in_its_golden_file(name: str, case: str, *, update_golden
     assert find_live(name, document) == []
 
 
+@pytest.mark.parametrize("case", sorted(make_cases()))
+def test_the_document_is_as_in_its_golden_file(case: str, *, update_golden: bool) -> None:
+    alert, kind = make_cases()[case]
+    document = json.loads(write("json", alert, kind).body.decode("utf-8", "strict"))
+    schema = json.loads((find_resource("schemas") / "alert.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(document)
+    path = GOLDEN / f"{case}.json.json"
+    said = json.dumps(document, indent=2) + "\n"
+    if update_golden:
+        path.write_text(said, encoding="utf-8")
+    assert said == path.read_text(encoding="utf-8")
+
+
 def test_every_golden_file_is_somebodys() -> None:
-    wanted = {f"{case}.{name}.json" for case in make_cases() for name in SERVICES}
+    wanted = {f"{case}.{name}.json" for case in make_cases() for name in (*SERVICES, "json")}
     assert {path.name for path in GOLDEN.glob("*")} == wanted
 
 
@@ -115,7 +131,24 @@ def test_a_long_text_is_cut_visibly(name: str, unit: str) -> None:
     assert find_live(name, document) == []
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("text", sorted(NASTY))
+def test_nasty_text_stays_text_within_limits(name: str, text: str) -> None:
+    """Newlines, NUL, escape sequences, quotes, bytes that are no UTF-8, a megabyte; alone and with forged fields."""
+    document = check_limits(name, write(name, make_hostile(NASTY[text])))
+    assert find_live(name, document) == []
+
+
+@pytest.mark.parametrize("text", sorted(NASTY))
+def test_nasty_text_is_the_same_text_in_the_document(text: str) -> None:
+    alert = make_hostile(NASTY[text])
+    document = json.loads(write("json", alert).body.decode("utf-8", "strict"))
+    assert document["watchdogd"]["lines"] == [escape_surrogates(NASTY[text])]
+    assert document["watchdogd"]["reasons"] == [escape_surrogates(NASTY[text])]
+    assert document["rule"]["name"] == "Shadow file read"
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"template"}))
 def test_each_format_says_what_matters(name: str) -> None:
     said = write(name, build_alert(verdict=VERDICT, count=7)).body.decode()
     for word in ("Shadow file read", "high", "malicious", "alice", "bash", "web01", "7", "a1b2c3"):

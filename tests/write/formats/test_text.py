@@ -9,14 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.write.formats.made import make_hostile
+from watchdogd.entities import Label, Verdict
+from watchdogd.webhook_settings import WebhookSettings
+from watchdogd.write.formats import card
+from watchdogd.write.formats import text as text_module
+from watchdogd.write.formats.message import FORMATS, load_format
 from watchdogd.write.formats.text import (
     alert_line,
     cut_text,
     describe_correlation,
     escape_controls,
+    escape_part,
     escape_surrogates,
+    escape_within,
     quote_text,
 )
+from watchdogd.write.journald import journal_fields
+from watchdogd.write.masked import cut_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +82,40 @@ def test_quotes_show_where_foreign_text_ends() -> None:
     assert quote_text('x" verdict benign "') == r'"x\" verdict benign \""'
 
 
+@given(ANY_TEXT, st.integers(min_value=60, max_value=200))
+def test_what_is_escaped_within_limits_says_what_it_lacks(text: str, limit: int) -> None:
+    shown = escape_within(text, limit)
+    assert len(shown.encode()) <= limit
+    assert shown == escape_controls(text) or "...[cut, " in shown
+    part = escape_part(text, limit)
+    assert (
+        part == escape_controls(text) if len(text) <= limit else part.endswith(f"[cut, {len(text)} characters in all]")
+    )
+
+
+@pytest.mark.parametrize("char", ["\n", "a", "\udcff", "@"])
+@pytest.mark.parametrize("name", ["journal", *sorted(FORMATS.keys() - {"json", "template"})])
+def test_of_a_long_text_only_what_can_be_shown_is_escaped(
+    monkeypatch: pytest.MonkeyPatch, name: str, char: str
+) -> None:
+    """A megabyte in each field once took seconds."""
+    escaped: list[int] = []
+
+    def count(text: str) -> str:
+        escaped.append(len(text))
+        return escape_controls(text)
+
+    for module in (text_module, card):
+        monkeypatch.setattr(module, "escape_controls", count)
+    alert = make_hostile(char * 1_000_000)
+    if name == "journal":
+        journal_fields(alert, "alert")
+    else:
+        url = "https://example.org/api/v2/alerts"
+        load_format(name)(alert, "alert", WebhookSettings(name="x", url=url, format=name))  # type: ignore[arg-type]
+    assert 0 < sum(escaped) < 1_000_000
+
+
 def test_line_says_level_verdict_rule_who_what_why(make_alert: Callable[..., Alert]) -> None:
     assert alert_line(make_alert()) == (
         "high, malicious 87% (evidence 0.62): Shadow file read: "
@@ -107,8 +151,20 @@ WITH = 'with "/usr/bin/cat /etc/shadow"'
         (
             "host_metrics",
             "sample",
-            {"metric": "cpu.percent", "value": 97.5, "unit": "%", "baseline": 12.0, "CommandLine": "xmr\n"},
-            'cpu.percent is 97.5 % (usual 12.0), most of it by "xmr\\n"',
+            {"metric": "cpu.percent", "value": 97.5, "unit": "percent", "baseline": 12.0, "CommandLine": "xmr\n"},
+            'CPU at 97.5 % (usual is 12 %), by "xmr\\n"',
+        ),
+        (
+            "host_metrics",
+            "sample",
+            {"metric": "disk.device_busy_percent", "value": 99.0, "unit": "percent", "device": "sda\n"},
+            'disk.device_busy_percent: 99 % on "sda\\n"',
+        ),
+        (
+            "host_metrics",
+            "listen",
+            {"metric": "sockets.listener_opened", "DestinationIp": "0.0.0.0", "DestinationPort": 8080},
+            f'began to listen on "0.0.0.0 port 8080" {WITH}',
         ),
         ("auditd", "ptrace", {}, f"ptrace {WITH}"),
     ],
@@ -117,6 +173,16 @@ def test_what_was_done_by_category(
     make_alert: Callable[..., Alert], category: str, action: str, fields: dict[str, str | float], deed: str
 ) -> None:
     assert deed in alert_line(make_alert(category=category, action=action, fields=fields))
+
+
+def test_a_summary_that_repeats_the_figure_is_not_said_twice(make_alert: Callable[..., Alert]) -> None:
+    fields = {"metric": "cpu.percent", "value": 97.5, "unit": "percent", "Image": "/opt/miner", "mount": "/a"}
+    same = "CPU at 97.5 % on /a, by /opt/miner"
+    for summary, times in ((same, 1), ("A miner: CPU at 97.5 %.", 2), ("CPU al 97.5 %", 1)):
+        verdict = Verdict(label=Label.SUSPICIOUS, by="scorer", confidence=0.5, summary=summary)
+        line = alert_line(make_alert(category="host_metrics", process=None, fields=fields, verdict=verdict))
+        assert line.count("CPU at 97.5 %") == times
+        assert ("triage: " in line) == (summary != same)
 
 
 def test_what_failed_is_said_to_have_failed(make_alert: Callable[..., Alert]) -> None:
@@ -144,3 +210,9 @@ def test_late_and_repeated_are_said(make_alert: Callable[..., Alert]) -> None:
 def test_what_is_no_character_is_written_out(text: str, shown: str) -> None:
     """systemd takes such text for binary: journalctl shows "[blob data]" instead of the alert."""
     assert escape_controls(text) == shown
+
+
+@pytest.mark.parametrize("cut", [lambda text: escape_within(text, 4096), lambda text: escape_part(text, 100)])
+def test_what_masking_has_cut_is_counted_as_it_was(cut: Callable[[str], str]) -> None:
+    assert cut(cut_words("A" * 1_000_000)).endswith("...[cut, 1000000 characters in all]")
+    assert cut("A" * 5000 + "...[cut, 5 characters in all]").endswith("...[cut, 5029 characters in all]")

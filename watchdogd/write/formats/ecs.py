@@ -31,6 +31,7 @@ _ECS_EVENT = {
     "authentication": (["authentication"], ["info"]),
     "network_connection": (["network"], ["connection"]),
     "host_metrics": (["host"], ["info"]),
+    "file_integrity": (["file"], ["change"]),
 }
 """`event.category` and `event.type` by Sigma's log source category; values as ECS 8 allows them."""
 

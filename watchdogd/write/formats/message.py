@@ -21,6 +21,7 @@ FORMATS: Final = {
     "teams": "watchdogd.write.formats.teams:build_teams",
     "alertmanager": "watchdogd.write.formats.alertmanager:build_alertmanager",
     "ntfy": "watchdogd.write.formats.ntfy:build_ntfy",
+    "template": "watchdogd.write.formats.template:build_template",
 }
 """Name to `module:function`; loaded when the first alert goes that way."""
 
