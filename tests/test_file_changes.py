@@ -53,11 +53,12 @@ class Host:
         self.clock = HandClock()
         self.counters = Counters()
         self.deed: Deed | None = None
+        self.oldest_ms: int | None = None
         self.asked: list[tuple[Sequence[str], int]] = []
         self.changes = FileChanges(
             Terms(who_wait_s=3, package_wait_s=60),
             PackageChanges(root),
-            self.find,
+            self,
             {0: "root"}.get,
             name_inode,
             self.counters,
@@ -67,6 +68,10 @@ class Host:
     def find(self, keys: Sequence[str], time_ms: int) -> Deed | None:
         self.asked.append((keys, time_ms))
         return self.deed
+
+    def take_oldest_ms(self) -> int | None:
+        oldest_ms, self.oldest_ms = self.oldest_ms, None
+        return oldest_ms
 
     def take(self, after: FileState | None = NEW, before: FileState | None = OLD, path: bytes = PATH) -> bool:
         row = None if before is None else FileRow(path, before)
@@ -126,6 +131,28 @@ def test_who_changed_it_last_is_waited_for_anew_but_not_for_ever(host: Host) -> 
         if host.release(1):
             break
     assert second == 8  # three times as long as for one change
+
+
+def test_where_audit_is_behind_who_did_it_is_waited_for_longer(host: Host) -> None:
+    host.take()
+    for behind_ms in range(9_000, 0, -1_000):
+        host.oldest_ms = NOW_MS - behind_ms
+        assert host.release(1) == []
+    host.deed = DEED
+    assert host.fields(1)["Image"] == "/usr/bin/vi"
+
+
+def test_audit_that_stays_behind_is_not_waited_for_for_ever(host: Host) -> None:
+    host.take()
+    for second in range(60):
+        host.oldest_ms = NOW_MS - 60_000 + second
+        if host.release(1):
+            break
+    assert second == 38  # 30 s more than where a file changes again and again
+    host.take(path=b"/etc/shadow")
+    host.oldest_ms = NOW_MS + 60_000  # newer than the change: it is not behind
+    assert host.release(2.9) == []
+    assert "Image" not in host.fields(0.2)
 
 
 def test_nobody_is_made_up(host: Host) -> None:

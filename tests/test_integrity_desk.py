@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from watchdogd.collect.package_changes import PackageChanges
-from watchdogd.enrich.deeds import name_inode
+from watchdogd.enrich.deeds import RecentDeeds, name_inode
 from watchdogd.errors import StoreError
 from watchdogd.file_changes import FileChanges, Terms
 from watchdogd.file_scanning import ScanError
@@ -43,7 +43,7 @@ class Bench:
         self.changes = FileChanges(
             Terms(who_wait_s=0),
             PackageChanges(folder),
-            lambda *_: None,
+            RecentDeeds(lambda _: False),
             lambda _: None,
             name_inode,
             self.counters,

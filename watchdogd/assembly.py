@@ -151,7 +151,7 @@ def build_integrity(
     changes = FileChanges(
         Terms(settings.who_wait_s, settings.package_wait_s),
         PackageChanges(),
-        deeds.find,
+        deeds,
         Identity(clock, look_up_host_user).name,
         name_inode,
         counters,

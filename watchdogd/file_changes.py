@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import subprocess
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -41,6 +42,8 @@ NEAR_MS: Final = 100
 """Who acted upon a file so near to its change did it; before somebody else is named, that one is waited for."""
 MERGED_WAITS: Final = 3
 """So many waits at most, where a file changes again meanwhile."""
+BEHIND_S: Final = 30.0
+"""Where audit is behind, its events older than the change, it is waited for this much longer at most."""
 SETTLED_S: Final = 3.0
 """So long after a package manager's last word its database is complete..."""
 QUIET_S: Final = 5.0
@@ -61,6 +64,8 @@ class _Held(msgspec.Struct):
     change: Change
     since_s: float
     changed_s: float
+    behind_s: float = -math.inf
+    """When audit was last heard to be behind it."""
     deed: Deed | None = None
     reverted: bool = False
     intact: bool = False
@@ -76,6 +81,16 @@ class Terms(msgspec.Struct, frozen=True):
     package_wait_s: float = 60.0
 
 
+class Deeds(Protocol):
+    """What audit says of who did what."""
+
+    def find(self, keys: Sequence[str], time_ms: int) -> Deed | None:
+        """Who acted upon one of these, paths or what `name_inode` makes of major, minor and inode, at that time."""
+
+    def take_oldest_ms(self) -> int | None:
+        """The time of the oldest event that was heard of since the last call; None where none was."""
+
+
 class FileChanges:
     """Holds changes and makes events of them. Called on the loop's thread alone."""
 
@@ -83,16 +98,16 @@ class FileChanges:
         self,
         terms: Terms,
         packages: PackageChanges,
-        find_deed: Callable[[Sequence[str], int], Deed | None],
+        deeds: Deeds,
         name_user: Callable[[int], str | None],
         name_inode: Callable[[int, int, int], str],
         counters: Counters,
         clock: Clock,
     ) -> None:
-        """`find_deed` is asked by path and by what `name_inode` makes of major, minor and inode, at a time (ms)."""
+        """`name_inode` makes of major, minor and inode what `deeds` know a file by, too."""
         self._terms = terms
         self._packages = packages
-        self._find_deed = find_deed
+        self._deeds = deeds
         self._name_user = name_user
         self._name_inode = name_inode
         self._counters = counters
@@ -185,6 +200,7 @@ class FileChanges:
         With `more_to_come` files are being looked at: the summary of packages waits for them.
         """
         now_s = self._clock.monotonic_s()
+        self._note_lag(now_s)
         ready = list(islice((held for held in self._held.values() if self._has_waited(held, now_s)), RELEASED_AT_ONCE))
         events, self._early = self._early, []
         if not ready and not self._of_packages:
@@ -235,14 +251,25 @@ class FileChanges:
             held.deed = self._find(held.change) or held.deed
         if held.deed is not None and abs(held.deed.time_ms - time_ms) <= NEAR_MS:
             return True
+        if now_s - held.behind_s < wait_s and now_s - held.since_s < MERGED_WAITS * wait_s + BEHIND_S:
+            return False
         return now_s - held.changed_s >= wait_s or now_s - held.since_s >= MERGED_WAITS * wait_s
+
+    def _note_lag(self, now_s: float) -> None:
+        """Audit is behind where it tells now of what was before a change that is known already."""
+        oldest_ms = self._deeds.take_oldest_ms()
+        if oldest_ms is None:
+            return
+        for held in self._held.values():
+            if oldest_ms * 1_000_000 < held.change.time_ns:
+                held.behind_s = now_s
 
     def _find(self, change: Change) -> Deed | None:
         state = change.after or change.before
         keys = [show_path(change.path)]
         if state is not None:
             keys.append(self._name_inode(os.major(state.device), os.minor(state.device), state.inode))
-        return self._find_deed(keys, change.time_ns // 1_000_000)
+        return self._deeds.find(keys, change.time_ns // 1_000_000)
 
     def _look_at_packages(self) -> tuple[int, bool]:
         return self._packages.read_time_ns(), self._packages.is_busy()

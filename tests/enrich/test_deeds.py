@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.decode.conftest import decode_lines
-from watchdogd.enrich.deeds import AFTER_MS, BEFORE_MS, KEYS, RecentDeeds, name_inode
+from watchdogd.enrich.deeds import AFTER_MS, BEFORE_MS, KEYS, SLACK, RecentDeeds, name_inode
 
 if TYPE_CHECKING:
     from watchdogd.entities import Event
@@ -118,8 +118,29 @@ def test_what_nobody_asks_about_is_not_remembered(deeds: RecentDeeds) -> None:
 def test_memory_is_bounded(deeds: RecentDeeds) -> None:
     for number in range(KEYS):
         deeds.note(act(f"/etc/{number}", inode=number + 100))
-    assert len(deeds) == KEYS
+    assert KEYS <= len(deeds) <= KEYS + SLACK
     assert find_image(deeds, "/etc/0") is None
+    assert find_image(deeds, f"/etc/{KEYS - 1}") == "/usr/bin/vi"
     for number in range(20):
         deeds.note(act(at_ms=TIME_MS + number))
     assert find_image(deeds, "/etc/passwd", at_ms=TIME_MS + 19) == "/usr/bin/vi"
+
+
+def test_what_the_log_tells_late_does_not_push_out_what_is_newer(deeds: RecentDeeds) -> None:
+    deeds.note(act(exe="/usr/bin/touch"))
+    for number in range(2 * KEYS):
+        deeds.note(act(f"/usr/bin/{number}", inode=number + 100, at_ms=TIME_MS - 2_000))
+    assert find_image(deeds, "/etc/passwd") == "/usr/bin/touch"
+    for number in range(20):
+        deeds.note(act(exe="/usr/bin/dpkg", pid=number, at_ms=TIME_MS - 2_000))
+    assert find_image(deeds, "/etc/passwd") == "/usr/bin/touch"
+
+
+def test_how_far_audit_has_come_is_told_once(deeds: RecentDeeds) -> None:
+    assert deeds.take_oldest_ms() is None
+    for at_ms in (TIME_MS, TIME_MS - 3, TIME_MS + 5):
+        deeds.note(act("/home/user/notes", at_ms=at_ms))
+    assert deeds.take_oldest_ms() == TIME_MS - 3
+    assert deeds.take_oldest_ms() is None
+    deeds.note(act(at_ms=TIME_MS + 9))
+    assert deeds.take_oldest_ms() == TIME_MS + 9

@@ -6,7 +6,7 @@ in the log. Nobody is named for a change at another moment.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import operator
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from watchdogd.entities import AuditRecord, Event, FieldMap, View
 
 KEYS: Final = 4_096
-"""Paths and inodes that are remembered, the latest."""
+"""Paths and inodes that are remembered: those acted upon last, in whatever order that is heard of. What the kernel's
+socket has lost comes seconds later from the log, thousands of files where a package is unpacked."""
+SLACK: Final = 256
+"""More than that are remembered until they are sorted out."""
 DEEDS_OF_ONE: Final = 8
 BEFORE_MS: Final = 10_000
 """A file is opened for writing, and written to the end, within this time..."""
@@ -34,6 +37,7 @@ _ACTOR: Final = (
     *("ParentCommandLine", "ParentProcessId", "ParentUser", "AncestorImages", "Context", "ImagePackaged"),
 )
 _UNKNOWN_PATH: Final = "<fd "
+_TIME: Final = operator.attrgetter("time_ms")
 
 
 class RecentDeeds:
@@ -44,7 +48,8 @@ class RecentDeeds:
         self.is_wanted = is_wanted
         self._merged = tuple(merged)
         self._mattered: dict[str, bool] = {}
-        self._done: OrderedDict[str, tuple[Deed, ...]] = OrderedDict()
+        self._done: dict[str, tuple[Deed, ...]] = {}
+        self._oldest_ms: int | None = None
 
     def __len__(self) -> int:
         """How many paths and inodes are remembered."""
@@ -52,6 +57,8 @@ class RecentDeeds:
 
     def note(self, event: Event, decoded: Event | None = None) -> None:
         """Remember what an enriched event did to files that may be asked about; `decoded` is what it was before."""
+        if event.call is not None and (self._oldest_ms is None or event.id.time_ms < self._oldest_ms):
+            self._oldest_ms = event.id.time_ms
         categories = event.categories
         if event.call is None if categories is None else categories.isdisjoint(_CATEGORIES):
             return
@@ -62,6 +69,11 @@ class RecentDeeds:
         for view in event.views:
             if view.category in _CATEGORIES:
                 self._note_view(event, view)
+
+    def take_oldest_ms(self) -> int | None:
+        """The time of the oldest system call that was noted since the last call; None where none was."""
+        oldest_ms, self._oldest_ms = self._oldest_ms, None
+        return oldest_ms
 
     def find(self, keys: Sequence[str], time_ms: int) -> Deed | None:
         """Who acted upon one of these (paths, or what `name_inode` gives) at that moment, the nearest in time."""
@@ -83,10 +95,11 @@ class RecentDeeds:
         for key in (*paths, *_list_inodes(event.records)):
             known = self._done.pop(key, ())
             if done not in known:
-                known = (*known[1 - DEEDS_OF_ONE :], done)
+                known = tuple(sorted((*known, done), key=_TIME)[-DEEDS_OF_ONE:])
             self._done[key] = known
-        while len(self._done) > KEYS:
-            self._done.popitem(last=False)
+        if len(self._done) > KEYS + SLACK:
+            latest = sorted(self._done.items(), key=lambda entry: entry[1][-1].time_ms)[-KEYS:]
+            self._done = dict(latest)
 
     def _may_matter(self, path: str) -> bool:
         known = self._mattered.get(path)
