@@ -510,10 +510,10 @@ async def test_once_refused_while_stopping_the_rest_is_left_to_the_next_start(
         bench.store.refusals = 1
         async with asyncio.TaskGroup() as group:
             judge = group.create_task(bench.pipeline.run_judge())
-            await bench.pipeline.intake._queue.put(records[:5])
+            await bench.pipeline.intake._put(records[:5])
             await wait_counter(bench, "judge_alerts_total")
             await wait_counter(bench, "store_retries_total")
-            await bench.pipeline.intake._queue.put(records[5:])
+            await bench.pipeline.intake._put(records[5:])
             await bench.pipeline.intake.end_reading()
             await judge
         assert [alert.id for alert in await bench.store.latest_alerts(10)] == [name_alert(1, TIME_MS + 1)]
