@@ -36,7 +36,8 @@ REMEMBERED_EVENTS: Final = 1024
 """How many events that left are remembered, to know a late record."""
 
 _REMEMBERED_BYTES: Final = 4096
-"""Lines of an event that left are kept up to this; they are digested when one comes late, others at once."""
+"""In replay, lines of an event that left are kept up to this; they are digested when one comes late, others at once.
+Live all are digested: lines of all that is remembered would take 2 MB."""
 
 Key = bytes | tuple[str, bytes]
 """A header's stamp; with the node in front where there is one."""
@@ -107,6 +108,7 @@ class Reassembler:
 
     def __init__(self, *, live: bool) -> None:
         self._live = live
+        self._kept_bytes = 0 if live else _REMEMBERED_BYTES
         self._open: dict[Key, OpenEvent] = {}
         self._queue: deque[OpenEvent] = deque()
         self._ready: list[OpenEvent] = []
@@ -238,7 +240,7 @@ class Reassembler:
         count = len(lines)
         if count > 1 and len(set(sizes)) != count and len(set(lines)) != count:
             _take_out_duplicates(event, set())
-        self._left[key] = lines if size <= _REMEMBERED_BYTES else _digest(lines)
+        self._left[key] = lines if size <= self._kept_bytes else _digest(lines)
         self._left_order.append(key)
         if len(self._left_order) > REMEMBERED_EVENTS:
             del self._left[self._left_order.popleft()]
