@@ -41,12 +41,32 @@ def test_a_missing_node_is_like_any(first: str | None, second: str | None, *, sa
     assert repeats.find("log", make_id(1, second)) is same
 
 
-def test_it_is_bounded_and_ages() -> None:
+def test_it_is_bounded() -> None:
     repeats = Repeats(limit=10, keep_ms=1000)
-    for serial in range(25):
+    for serial in range(95):
         repeats.note("socket", make_id(serial), serial, whole=True)
-    assert len(repeats) == 10
-    assert repeats.find("log", make_id(14)) is None
-    assert repeats.find("log", make_id(15)) is True
-    repeats.note("socket", make_id(99), 5000, whole=True)
-    assert len(repeats) == 1
+        assert repeats.find("log", make_id(max(0, serial - 9))) is True
+        assert len(repeats) <= 20
+    assert repeats.find("log", make_id(79)) is None
+    assert repeats.find("log", make_id(80)) is True
+
+
+def test_it_ages() -> None:
+    repeats = Repeats(limit=10, keep_ms=1000)
+    repeats.note("socket", make_id(1), 5_000, whole=True)
+    repeats.note("socket", make_id(2), 6_000, whole=True)
+    assert repeats.find("log", make_id(1)) is True
+    repeats.note("socket", make_id(3), 7_000, whole=True)
+    assert repeats.find("log", make_id(1)) is None
+    assert repeats.find("log", make_id(2)) is True
+    repeats.note("socket", make_id(4), 3_000, whole=True)  # the clock was set back
+    assert repeats.find("log", make_id(3)) is True
+
+
+def test_any_number_of_nodes_takes_bounded_memory() -> None:
+    repeats = Repeats()
+    for number in range(1_000):
+        repeats.note("socket", make_id(number, f"node{number}"), 0, whole=True)
+    assert len(repeats._kinds) <= 256
+    assert repeats.find("log", make_id(3, "node3")) is True
+    assert repeats.find("log", make_id(3, "node4")) is None

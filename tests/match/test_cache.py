@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from watchdogd.errors import RuleError
-from watchdogd.match.cache import RuleCache
+from watchdogd.match.cache import RuleCache, find_installed
 from watchdogd.match.library import load_rules, read_files
 from watchdogd.telemetry import Counters
 
@@ -142,6 +144,18 @@ def test_other_code_reads_everything_anew(
     monkeypatch.setattr("watchdogd.match.cache.name_version", lambda: "another")
     load(tmp_path, rules, asked)
     assert len(asked.names) == 2
+
+
+def test_libraries_are_known_by_the_names_of_their_metadata(tmp_path: Path) -> None:
+    names = ("pysigma", "google_re2", "pyyaml")
+    found = find_installed(sys.path, names)
+    assert [entry.partition("-")[0] for entry in found] == list(names)
+    assert found[2] == f"pyyaml-{importlib.metadata.version('PyYAML')}"
+    for name in ("PyYAML-6.0.2.egg-info", "pySigma-1.0.dist-info", "yaml", "other-3.dist-info"):
+        (tmp_path / name).mkdir()
+    folders = [str(tmp_path / "gone"), str(tmp_path), *sys.path]
+    assert find_installed(folders, names) == ["pysigma-1.0", found[1], "pyyaml-6.0.2"]
+    assert find_installed([], names) == []
 
 
 def test_the_last_good_set_is_the_one_that_was_saved(tmp_path: Path, rules: Path, asked: Asked) -> None:

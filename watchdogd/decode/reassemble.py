@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import operator
+from array import array
 from collections import deque
 from collections.abc import Sequence  # noqa: TC003 - msgspec reads annotations at run time
 from typing import TYPE_CHECKING, Final
@@ -37,7 +38,7 @@ REMEMBERED_EVENTS: Final = 1024
 
 _REMEMBERED_BYTES: Final = 4096
 """In replay, lines of an event that left are kept up to this; they are digested when one comes late, others at once.
-Live all are digested: lines of all that is remembered would take 2 MB."""
+Live all are digested, which takes 0.2 MB instead of 2."""
 
 Key = bytes | tuple[str, bytes]
 """A header's stamp; with the node in front where there is one."""
@@ -112,7 +113,7 @@ class Reassembler:
         self._open: dict[Key, OpenEvent] = {}
         self._queue: deque[OpenEvent] = deque()
         self._ready: list[OpenEvent] = []
-        self._left: dict[Key, Sequence[bytes] | set[int]] = {}
+        self._left: dict[Key, Sequence[bytes] | array[int]] = {}
         self._left_order: deque[Key] = deque()
         self._opened = 0
         self._size = 0
@@ -234,8 +235,8 @@ class Reassembler:
         earlier = self._left.get(key) if event.late else None
         if earlier is not None:
             seen = _digest(earlier)
-            _take_out_duplicates(event, seen)
-            self._left[key] = seen | _digest(lines)
+            _take_out_duplicates(event, set(seen))
+            self._left[key] = seen + _digest(lines)
             return
         count = len(lines)
         if count > 1 and len(set(sizes)) != count and len(set(lines)) != count:
@@ -250,12 +251,11 @@ class Reassembler:
             self._leave()
 
 
-def _digest(lines: Sequence[bytes] | set[int]) -> set[int]:
-    return lines if isinstance(lines, set) else set(map(hash, lines))
+def _digest(lines: Sequence[bytes] | array[int]) -> array[int]:
+    return lines if isinstance(lines, array) else array("q", map(hash, lines))
 
 
 def _take_out_duplicates(event: OpenEvent, seen: set[int]) -> None:
-    seen = set(seen)
     kept: list[AuditLine] = []
     duplicates: list[AuditLine] = []
     for line in event.records:

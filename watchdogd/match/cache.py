@@ -5,8 +5,8 @@ Neither is ever needed: what is missing, damaged or of another version is left o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -32,7 +32,7 @@ log = logging.getLogger("watchdogd.match")
 
 FORMAT = 1
 """Of both files. Raise it where old content would decode and mean something else."""
-_LIBRARIES = ("pysigma", "google-re2", "PyYAML")
+_LIBRARIES = ("pysigma", "google_re2", "pyyaml")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -162,16 +162,28 @@ def describe_rules(rules: RuleSet) -> tuple[dict[str, str], dict[str, str]]:
 def name_version() -> str:
     """A digest of the code that reads rules: other code, or another library, may read a file otherwise."""
     digest = hashlib.sha256(f"{FORMAT} {sys.implementation.cache_tag}".encode())
-    for name in _LIBRARIES:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # a distribution may name it otherwise
-            version = "unknown"
-        digest.update(f" {name} {version}".encode())
+    for name in find_installed(sys.path, _LIBRARIES):
+        digest.update(f" {name}".encode())
     for path in sorted([_PACKAGE / "marks.py", _PACKAGE / "entities.py", *(_PACKAGE / "match").iterdir()]):
         if path.is_file():
             digest.update(f" {path.name} {path.stat().st_size} ".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def find_installed(folders: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What the metadata folders of these libraries are called, version and all (PEP 376), in order of `names`.
+
+    `importlib.metadata` would say the same, and take 2 MB for as long as the daemon runs. Distributions may name a
+    library otherwise: nothing is said of it then.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # a folder that is not there, or an archive
+            for entry in sorted(Path(folder).iterdir()):
+                stem, dot, kind = entry.name.lower().rpartition(".")
+                if dot and kind in {"dist-info", "egg-info"}:
+                    found.setdefault(stem.partition("-")[0].replace(".", "_"), stem)
+    return [found[name] for name in names if name in found]
 
 
 def _digest(path: Path) -> str:
