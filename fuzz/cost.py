@@ -13,6 +13,8 @@ SMALL_BYTES = 10_000
 LARGE_BYTES = 1_000_000
 LIMIT = 2.0
 ROUNDS = 5
+TRIES = 5
+"""What is over the limit is timed so often, and the best counts: others at work on the machine cost cache, too."""
 TYPES = ("SYSCALL", "EXECVE", "PATH", "USER_CMD", "AVC", "PROCTITLE", "SOCKADDR", "LOGIN")
 SHAPES = {
     "a1[0]=<hex>": b"a1[0]=" + b"AB" * 100 + b" ",
@@ -58,8 +60,12 @@ def find_excesses() -> list[str]:
     found = []
     for kind in TYPES:
         for shape in SHAPES:
-            small_ns = time_bytes(make_line(kind, shape, SMALL_BYTES), 20)
-            large_ns = time_bytes(make_line(kind, shape, LARGE_BYTES), 1)
-            if large_ns > LIMIT * small_ns:
+            small, large = make_line(kind, shape, SMALL_BYTES), make_line(kind, shape, LARGE_BYTES)
+            small_ns = large_ns = float("inf")
+            for _ in range(TRIES):
+                small_ns, large_ns = min(small_ns, time_bytes(small, 20)), min(large_ns, time_bytes(large, 1))
+                if large_ns <= LIMIT * small_ns:
+                    break
+            else:
                 found.append(f"{kind}, {shape}: {small_ns:.1f} ns a byte at 10 kB, {large_ns:.1f} at 1 MB")
     return found
