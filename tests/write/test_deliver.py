@@ -360,6 +360,32 @@ async def test_drain_alone_sends_what_is_due_and_no_more(make_alert: Callable[..
     assert not bench.outbox.taken
 
 
+async def test_drain_waits_for_what_had_no_room_while_the_outbox_was_read(
+    make_alert: Callable[..., Alert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink is busy when it is asked what is due, and free when the answer comes: the next one is not forgotten."""
+    busy = ScriptedSink("busy")
+    busy.gate.clear()
+    bench = Bench(busy, ScriptedSink("free"))
+    take_due = bench.outbox.take_due
+
+    async def take_slowly(now_ms: int, room: Mapping[str, int]) -> list[tuple[Delivery, Alert]]:
+        taken = await take_due(now_ms, room)
+        if not room["busy"]:
+            busy.gate.set()
+            for _ in range(8):
+                await asyncio.sleep(0)
+        return taken
+
+    monkeypatch.setattr(bench.outbox, "take_due", take_slowly)
+    for name in ("x", "y"):
+        bench.outbox.put(make_alert(id=name), "busy")
+    async with bench.running():
+        await bench.until(lambda: busy.tries == 1)
+        assert await bench.deliverer.drain(30)
+        assert busy.got == ["alert_x", "alert_y"]
+
+
 async def test_drain_ends_at_its_deadline(make_alert: Callable[..., Alert]) -> None:
     stuck = ScriptedSink("stuck")
     stuck.gate.clear()

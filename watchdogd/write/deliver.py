@@ -181,6 +181,7 @@ class Deliverer:
         try:
             await self._load(now_ms, now_s)
             room = {name: lane.room(now_s) for name, lane in self._lanes.items()}
+            was_busy = self._is_busy()
             due_ms = None
             if not room or any(room.values()):  # else nobody is free: what waits may be long
                 for delivery, alert in await self._outbox.take_due(now_ms, room):
@@ -191,7 +192,7 @@ class Deliverer:
                     lane.using.append(lane.sink)
                     work = self._deliver(lane, lane.sink, lane.failures, delivery, alert)
                     group.create_task(work, name=f"deliver to {delivery.sink}")
-            if not any(lane.using for lane in self._lanes.values()):
+            if not (was_busy or self._is_busy()):  # what was busy when we looked had no room for what is due
                 self._idle.set()
                 if not self._running:
                     return None
@@ -203,6 +204,9 @@ class Deliverer:
             _log.warning("the outbox cannot be read, trying again: %s", error)
             return self._backoff.first_s
         return self._sleep_s(due_ms)
+
+    def _is_busy(self) -> bool:
+        return any(lane.using for lane in self._lanes.values())
 
     async def _load(self, now_ms: int, now_s: float) -> None:
         """Once, leave alone whom an earlier life was told to leave alone."""
