@@ -149,7 +149,7 @@ class Intake:
     def _land(self, records: list[Record], landed: threading.Semaphore) -> None:
         """Take a reader's lines; it waits with its next ones until these have found room.
 
-        Mostly there is room. A task for each batch, and an answer to the reader, took a fifth of the CPU time at a
+        Mostly there is room. A task for each batch, and an answer to the reader, took a seventh of the CPU time at a
         hundred lines a second.
         """
         from_log = sum(record.position is not None for record in records)

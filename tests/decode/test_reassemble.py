@@ -214,6 +214,17 @@ def test_what_comes_late_is_known_however_often_and_large(padding: int) -> None:
     assert counters.get("decode_duplicate_records_total") == 3
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_line_that_comes_late_again_and_again_takes_no_more_memory(*, live: bool) -> None:
+    reassembler = Reassembler(live=live)
+    lines = make_records(make_event(1))
+    for _ in range(50):
+        reassembler.feed(lines, 0)
+        reassembler.drain()
+    (known,) = reassembler._left.values()
+    assert len(known) == len(lines)
+
+
 def test_late_records_are_judged_by_themselves_and_late_duplicates_not() -> None:
     lines = make_event(1, paths=2)
     filler = [line for serial in range(2, WINDOW_EVENTS + 4) for line in make_event(serial)]
